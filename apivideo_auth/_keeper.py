@@ -1,0 +1,256 @@
+"""Serving and renewing inside one event loop: the one renewal task, the one timer, and those who wait."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any, Final, TypeAlias
+
+from apivideo_auth import events
+from apivideo_auth._errors import Failure, ManagerClosedError, TokenRejectedError
+from apivideo_auth._policy import YOUNG, longest_min_ttl
+from apivideo_auth._record import Cooling, Held, Spaced
+from apivideo_auth._renewal import Account, Adopted, Failed, Outcome, RefreshRefused, Renewed, renew
+from apivideo_auth._state import Current, State
+from apivideo_auth._token import Token
+
+ROUNDS: Final = 8
+"""Steps of one renewal task: a refused refresh token, claims that others hold. Four are the most that happen."""
+TRIES: Final = 3
+"""Renewals that a caller who is denied the current token waits for; the first may be made for another reason."""
+LONGEST_NAP: Final = 60.0
+"""The loop's time may stand still while the machine sleeps, so the timer looks at the clock this often."""
+
+_Task: TypeAlias = "asyncio.Task[Outcome | None]"
+
+
+class Keeper:
+    """Serves the tokens of one `State` and sees to it that there is one, by one renewal at a time.
+
+    `open_account` is called on first use, in the event loop. `emit` takes events.
+    """
+
+    def __init__(self, state: State, open_account: Callable[[], Account], emit: Callable[[events.Event], None]) -> None:
+        self._state = state
+        self._open_account = open_account
+        self._emit = emit
+        self._account: Account | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: _Task | None = None
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def enter(self) -> Account:
+        """Bind to the running loop and open the account; raise `ManagerClosedError` or `RuntimeError`."""
+        self.check_loop()
+        self._check_open()
+        if self._account is None:
+            self._loop = asyncio.get_running_loop()
+            self._account = self._open_account()
+        return self._account
+
+    def check_loop(self) -> None:
+        """Raise `RuntimeError` in any other event loop than that of the first use."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop is not loop:
+            raise RuntimeError("this TokenManager belongs to another event loop; make one in each loop")
+
+    def _check_open(self) -> None:
+        if self._state.closed:
+            raise ManagerClosedError
+
+    # Serving.
+
+    async def serve(self, rejected: Token | None, min_ttl: float | None) -> Token:
+        """Return a token that suits this caller, after a renewal if need be."""
+        account, state = self.enter(), self._state
+        if rejected is not None:
+            state.rejections += 1
+        tries = TRIES
+        # Bounded: each round returns, raises, uses up one of `tries`, or brings the deadline of an outage nearer.
+        while True:
+            self._check_open()
+            now = account.clock.monotonic()
+            current = state.usable(now)
+            if current is None:
+                await self._first_token(account, rejected, now)
+                continue
+            if now >= current.moments.stale_from:
+                self._renew_in_background(account, now)
+            refused = rejected is not None and rejected.access_token == current.token.access_token
+            if not refused and (min_ttl is None or current.moments.ends_at - now >= min_ttl):
+                return current.token
+            if min_ttl is not None and (min_ttl > longest_min_ttl(current.lifetime) or not tries):
+                raise _too_much(min_ttl, current)
+            if not tries:
+                raise _rejected(YOUNG)
+            tries -= 1
+            await self._another_token(account, rejected if refused else None, now)
+
+    async def _first_token(self, account: Account, rejected: Token | None, now: float) -> None:
+        """Wait for one renewal or one pause, for a caller whom nothing can be served; raise if it is no use."""
+        pause = self._state.paused(now)
+        if self._task is None and pause is not None:
+            give_up_at = pause.failing_since + account.policy.deadline
+            if pause.failure.kind == "credentials" or pause.until > give_up_at:
+                raise pause.error(now)
+            await self._news(pause.until - now)
+            return
+        reason: events.Reason = "first" if self._state.current is None else "expired"
+        await self._end_of(self._task or self._start(self._renew(account, rejected, reason)))
+
+    async def _another_token(self, account: Account, refused: Token | None, now: float) -> None:
+        """Wait for one renewal, for a caller who is denied the current token; raise if it brings none."""
+        task = self._task
+        if task is None:
+            pause = self._state.paused(now)
+            if pause is not None:
+                raise pause.error(now)
+            if refused is not None and now < self._state.spaced_until:
+                raise _rejected(self._state.spaced_until - now)
+            reason: events.Reason = "min_ttl" if refused is None else "rejected"
+            task = self._start(self._renew(account, refused, reason))
+        outcome = await self._end_of(task)
+        if isinstance(outcome, Failed):
+            outcome = outcome.cooling
+        if isinstance(outcome, Cooling):
+            raise outcome.failure.error(retry_after=outcome.wait)
+        if isinstance(outcome, Spaced) and refused is not None:
+            raise _rejected(outcome.wait)
+
+    # Waiting. Nobody awaits the renewal task itself, so that no caller's cancellation or timeout reaches it.
+
+    async def _end_of(self, task: _Task) -> Outcome | None:
+        while not (task.done() or self._state.closed):
+            await self._news(None)
+        return task.result() if task.done() and not task.cancelled() else None
+
+    async def _news(self, wait: float | None) -> None:
+        """Return when a renewal has ended, the manager closes, or `wait` seconds are over."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiter)
+        try:
+            async with asyncio.timeout(wait):
+                await waiter
+        except TimeoutError:
+            return
+        finally:
+            self._waiting.discard(waiter)
+
+    def _wake(self) -> None:
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # Renewing.
+
+    def _renew_in_background(self, account: Account, now: float) -> None:
+        if self._task is None and self._state.paused(now) is None:
+            self._start(self._renew(account, None, "stale"))
+
+    def _start(self, work: Coroutine[Any, Any, Outcome | None]) -> _Task:
+        """Start the one task, in a context of its own: it outlives whoever came first."""
+        # The class and not `create_task`: an eager task factory would run it before `_task` is set.
+        task: _Task = asyncio.Task(work, loop=self._loop, name="apivideo-auth-renewal", context=Context())
+        self._task = task
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, _task: _Task) -> None:
+        self._task = None
+        self._arm()
+        self._wake()
+
+    async def _renew(self, account: Account, refused: Token | None, reason: events.Reason) -> Outcome:
+        """Renew until there is an outcome: claims of others are waited for, a refused refresh token is replaced."""
+        state, monotonic = self._state, account.clock.monotonic
+        for _ in range(ROUNDS):
+            outcome = await renew(account, state.wish(refused, monotonic()))
+            match outcome:
+                case Held():
+                    await account.slot.changed(outcome.wait)
+                    continue
+                case RefreshRefused():
+                    self._emit(events.RefreshTokenRefused(message=outcome.failure.message))
+                    continue
+                case Renewed():
+                    self._emit(state.take_renewed(outcome, reason))
+                case Adopted():
+                    self._emit(state.take_adopted(outcome.token, monotonic()))
+                case Failed():
+                    self._emit(state.note_failure(outcome, monotonic()))
+                case Cooling():
+                    state.note_pause(outcome, monotonic())
+                case Spaced():
+                    state.spaced_until = monotonic() + outcome.wait
+            return outcome
+        failure = Failure(kind="connection", message="other workers hold the renewal, and bring no token")
+        crowded = Cooling(wait=account.policy.lease, failure=failure, failures=1, failing_for=0.0)
+        state.note_pause(crowded, monotonic())
+        return crowded
+
+    async def _look(self, account: Account) -> None:
+        """Take over what another worker has committed, without a call."""
+        shared = await account.slot.read()
+        now = account.clock.monotonic()
+        wish = self._state.wish(None, now)
+        if shared is not None and shared.version != wish.seen and wish.welcomes(shared):
+            self._emit(self._state.take_adopted(shared, now))
+
+    def on_commit(self) -> None:
+        """Look at the record, where another worker has committed."""
+        if self._account is not None and self._task is None and not self._state.closed:
+            self._start(self._look(self._account))
+
+    # The timer: while a token is usable it is renewed although nobody asks.
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self._state.renewal_due()
+        if due is None or self._task is not None or self._account is None or self._loop is None:
+            return
+        nap = min(max(0.0, due - self._account.clock.monotonic()), LONGEST_NAP)
+        self._timer = self._loop.call_at(self._loop.time() + nap, self._on_timer, self._account, due)
+
+    def _on_timer(self, account: Account, due: float) -> None:
+        self._timer = None
+        now = account.clock.monotonic()
+        if now < due:
+            self._arm()
+        elif self._state.usable(now) is not None:
+            self._renew_in_background(account, now)
+
+    # The end.
+
+    async def close(self, *, patience: float) -> None:
+        """Refuse every caller from now on, give a renewal in flight `patience` seconds, and leave nothing behind."""
+        self._state.close()
+        self._arm()
+        self._wake()
+        try:
+            if self._task is not None and patience > 0:
+                await asyncio.wait({self._task}, timeout=patience)
+        finally:
+            task = self._task
+            try:
+                if task is not None:
+                    task.cancel()
+                    await asyncio.wait({task})
+            finally:
+                if self._account is not None:
+                    await self._account.slot.close()
+
+
+def _too_much(min_ttl: float, current: Current) -> ValueError:
+    return ValueError(
+        f"min_ttl is {min_ttl:g} seconds, but tokens live {current.lifetime:g} seconds; "
+        f"ask for at most {longest_min_ttl(current.lifetime):g}"
+    )
+
+
+def _rejected(wait: float) -> TokenRejectedError:
+    return TokenRejectedError(
+        f"the API refused the token, and the next renewal for that reason may come in {wait:.1f} seconds",
+        retry_after=wait,
+    )

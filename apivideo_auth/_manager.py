@@ -1,0 +1,220 @@
+"""The token manager: what a program holds."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, NoReturn, Self
+
+import aiohttp
+
+from apivideo_auth import events
+from apivideo_auth._api import AuthenticationApi, origin_headers
+from apivideo_auth._clock import SYSTEM_CLOCK, Clock
+from apivideo_auth._keeper import Keeper
+from apivideo_auth._middleware import BearerAuth
+from apivideo_auth._models import AuthenticatePayload
+from apivideo_auth._options import (
+    base_url_with,
+    check_callable,
+    check_instance,
+    check_methods,
+    check_wanted,
+    from_environment,
+)
+from apivideo_auth._policy import RefreshPolicy
+from apivideo_auth._renewal import Account, TokenEndpoints
+from apivideo_auth._secret import fingerprint
+from apivideo_auth._state import State
+from apivideo_auth._status import ManagerStatus
+from apivideo_auth._token import Token
+from apivideo_auth._urls import PRODUCTION
+from apivideo_auth.stores._memory import MemoryStore
+from apivideo_auth.stores._protocol import TokenStore
+
+_DEFAULT_POLICY: Final = RefreshPolicy()
+
+
+class TokenManager:
+    """Keeps a program authenticated to api.video.
+
+    The API key is sent once; from then on refresh tokens buy the next access token, in the background, before the
+    current one expires. One renewal serves any number of callers.
+
+    - `base_url`: `PRODUCTION`, `SANDBOX`, or the origin of a local server.
+    - `store`: where workers share one token; by default it is this manager's own, in memory.
+    - `api`: stands in for `AuthenticationApi`; it and `connector` stay the caller's to close.
+    - `application`: `("name", "1.2.3")`, sent as `AV-Origin-App`.
+    - `trust_env`: whether proxies of the environment may carry secrets.
+    - `on_event`: the first receiver of events; see `subscribe`.
+
+    Construction does no I/O and needs no running loop; it raises `TypeError`, `ValueError` or `InsecureUrlError` for
+    arguments that cannot be meant. A manager works in one event loop and has to be closed.
+    """
+
+    def __init__(  # noqa: PLR0913  each is optional and right by default
+        self,
+        api_key: str,
+        *,
+        base_url: str = PRODUCTION,
+        store: TokenStore | None = None,
+        policy: RefreshPolicy = _DEFAULT_POLICY,
+        api: TokenEndpoints | None = None,
+        connector: aiohttp.BaseConnector | None = None,
+        application: tuple[str, str] | None = None,
+        trust_env: bool = False,
+        on_event: events.Receiver | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        credentials = AuthenticatePayload(api_key)
+        clock = SYSTEM_CLOCK if clock is None else clock
+        check_instance("policy", policy, RefreshPolicy)
+        check_instance("trust_env", trust_env, bool)
+        check_methods("clock", clock, "monotonic", "utc")
+        if store is not None:
+            check_methods("store", store, "open")
+        if on_event is not None:
+            check_callable("on_event", on_event)
+        self._base_url = base_url_with(api, base_url)
+        self._own_api: AuthenticationApi | None = None
+        if api is None:
+            api = self._own_api = AuthenticationApi(
+                self._base_url,
+                connector=connector,
+                application=application,
+                trust_env=trust_env,
+                attempt_timeout=policy.attempt_timeout,
+            )
+        else:
+            check_methods("api", api, "authenticate", "refresh")
+            if connector is not None or application is not None or trust_env:
+                raise ValueError(
+                    "connector, application and trust_env belong to the api that is passed; set them there"
+                )
+        self._origin_headers = origin_headers(application)
+        self._trust_env = trust_env
+        self._policy = policy
+        self._clock = clock
+        self._receivers: list[events.Receiver] = [] if on_event is None else [on_event]
+        self._private = store is None
+        self._cleaned: asyncio.Future[None] | None = None
+        account_name = fingerprint(self._base_url, credentials.api_key)
+        endpoints, place = api, MemoryStore() if store is None else store
+
+        self._state = State(policy=policy, clock=clock, draw=random.random)
+
+        def open_account() -> Account:
+            slot = place.open(account_name, clock=clock, on_commit=self._keeper.on_commit)
+            return Account(
+                slot=slot, api=endpoints, credentials=credentials, policy=policy, clock=clock, draw=random.random
+            )
+
+        self._keeper = Keeper(self._state, open_account, self._tell)
+        self._monotonic = clock.monotonic
+
+    @classmethod
+    def from_env(cls, **overrides: Any) -> Self:  # noqa: ANN401  the constructor's own arguments
+        """Return a manager of `APIVIDEO_API_KEY`, `APIVIDEO_BASE_URL` and `APIVIDEO_TOKEN_STORE`.
+
+        `overrides` are arguments of the constructor and win. Raises `ValueError` if no API key is named.
+        """
+        return cls(**from_environment(overrides))
+
+    def __repr__(self) -> str:
+        status = self.status()
+        return f"<TokenManager {self._base_url} {status.phase} generation={status.generation}>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a TokenManager is not pickled; make one in each process, with a store that they share")
+
+    @property
+    def base_url(self) -> str:
+        """The origin of the API, normalised."""
+        return self._base_url
+
+    async def get_token(self, *, rejected: Token | None = None, min_ttl: float | None = None) -> Token:
+        """Return a token that is usable now: at once while there is one, else after one renewal.
+
+        - `rejected`: the token that the API has just refused. It is never the answer: a newer one is given, or one
+          renewal is made for it.
+        - `min_ttl`: seconds of life that this caller needs, at most 90 % of a lifetime.
+
+        Raises an `AuthError` when no token can be had: the cause of the failed renewal, `TokenRejectedError` (with
+        `retry_after`) when a renewal because of a 401 may not be made yet, or `ManagerClosedError`.
+        """
+        state = self._state
+        if rejected is None and min_ttl is None and self._monotonic() < state.fresh_until:
+            assert state.token is not None
+            return state.token
+        check_wanted(rejected, min_ttl)
+        return await self._keeper.serve(rejected, min_ttl)
+
+    def session(self, **kwargs: Any) -> aiohttp.ClientSession:  # noqa: ANN401  ClientSession's own arguments
+        """Return a session that is authenticated at `base_url`; it is the caller's to close.
+
+        `kwargs` are `ClientSession`'s. Middlewares among them come before `BearerAuth`, which stays innermost.
+        """
+        self._keeper.enter()
+        bearer = BearerAuth(self, on_event=self._tell)
+        headers = {**self._origin_headers, **dict(kwargs.pop("headers", None) or {})}
+        middlewares = (*(kwargs.pop("middlewares", None) or ()), bearer)
+        options: dict[str, Any] = {"base_url": self._base_url, "trust_env": self._trust_env} | kwargs
+        return aiohttp.ClientSession(headers=headers, middlewares=middlewares, **options)
+
+    def status(self) -> ManagerStatus:
+        """Return a snapshot without secrets and without I/O."""
+        return self._state.status(self._monotonic())
+
+    def subscribe(self, callback: events.Receiver) -> Callable[[], None]:
+        """Add a receiver of events (see `apivideo_auth.events`); return what takes it away again.
+
+        It is called in the event loop, outside every lock. An exception in it is logged and changes nothing.
+        """
+        check_callable("callback", callback)
+
+        # A wrapper has an identity of its own, so that one callback can be added twice and taken away once.
+        def receiver(event: events.Event) -> None:
+            callback(event)
+
+        self._receivers.append(receiver)
+
+        def unsubscribe() -> None:
+            if receiver in self._receivers:
+                self._receivers.remove(receiver)
+
+        return unsubscribe
+
+    def _tell(self, event: events.Event) -> None:
+        for receiver in [*self._receivers]:
+            events.deliver(receiver, event)
+
+    async def close(self) -> None:
+        """Refuse every caller from now on, and leave nothing behind. Closing twice is closing once.
+
+        A renewal in flight gets the policy's `close_timeout` to reach a store that was passed. Cancelling skips that
+        wait, not the cleaning.
+        """
+        if self._cleaned is not None:
+            if not self._cleaned.done():
+                self._keeper.check_loop()
+                await asyncio.shield(self._cleaned)
+            return
+        self._keeper.check_loop()
+        self._cleaned = asyncio.get_running_loop().create_future()
+        try:
+            await self._keeper.close(patience=0.0 if self._private else self._policy.close_timeout)
+        finally:
+            try:
+                if self._own_api is not None:
+                    await self._own_api.close()
+            finally:
+                self._cleaned.set_result(None)
+
+    async def __aenter__(self) -> Self:
+        self._keeper.enter()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,271 @@
+"""The record of an account, and every way in which it may change.
+
+One record per account says who may renew, with what, and since when. A renewal is one claim, one call, and one
+commit or fail; what comes next is read off the record. All functions here are pure: a record, an event and the
+time go in, a record and an answer come out. Times are seconds on the clock that the sharers of the record have in
+common; what leaves in an answer are durations, so that each sharer can put them on a clock of its own.
+"""
+
+from typing import Final, TypeAlias
+
+from attrs import evolve, field, frozen
+
+from apivideo_auth._errors import Failure
+from apivideo_auth._policy import (
+    LIFETIME_LONGEST,
+    LONGEST_LEASE,
+    LONGEST_PAUSE,
+    REJECTION_FIRST,
+    REJECTION_LONGEST,
+    UNREFUSED,
+    YOUNG,
+)
+
+
+@frozen(kw_only=True)
+class Record:
+    """What the sharers of an account know in common.
+
+    - `version`: the id of the claim that committed last.
+    - `access`, `lifetime`, `committed_at`, `ends_at`: the access token of that commit.
+    - `refresh`: the refresh token; none when it was taken out by a claim, refused, or of unknown fate.
+    - `claim_id`, `claim_until`: who may renew, and until when.
+    - `not_before`, `failure`, `failures`, `failing_since`: the pause after failures in a row.
+    - `rejected_at`, `spacing`, `spaced_until`: the last 401, and the spacing of renewals that 401s cause.
+    """
+
+    version: str | None = None
+    access: bytes | None = field(default=None, repr=False)
+    lifetime: float = 0.0
+    committed_at: float | None = None
+    ends_at: float = 0.0
+    refresh: bytes | None = field(default=None, repr=False)
+    claim_id: str | None = None
+    claim_until: float = 0.0
+    not_before: float = 0.0
+    failure: Failure | None = None
+    failures: int = 0
+    failing_since: float = 0.0
+    rejected_at: float | None = None
+    spacing: float = 0.0
+    spaced_until: float = 0.0
+
+
+EMPTY: Final = Record()
+
+
+@frozen(kw_only=True)
+class SharedToken:
+    """The token of a record: its version, and how long it still lives."""
+
+    version: str
+    access: bytes = field(repr=False)
+    lifetime: float
+    remaining: float
+
+
+# The events.
+
+
+@frozen(kw_only=True)
+class Claim:
+    """A wish to renew. `seen` is the version that the claimant knows; `rejected` says that a 401 is the reason."""
+
+    id: str
+    seen: str | None
+    lease: float
+    rejected: bool = False
+
+
+@frozen(kw_only=True)
+class Commit:
+    """The renewal of claim `id` brought a token that lives for another `remaining` seconds."""
+
+    id: str
+    access: bytes = field(repr=False)
+    refresh: bytes | None = field(repr=False)
+    lifetime: float
+    remaining: float
+
+
+@frozen(kw_only=True)
+class Fail:
+    """The renewal of claim `id` brought none.
+
+    `refresh` is given back only if it can still be used. Without a `failure` nothing is counted.
+    """
+
+    id: str
+    pause: float = 0.0
+    failure: Failure | None = None
+    refresh: bytes | None = field(default=None, repr=False)
+
+
+Event: TypeAlias = Claim | Commit | Fail
+
+
+# The answers.
+
+
+@frozen(kw_only=True)
+class Granted:
+    """The claimant renews: with `refresh`, which is out of the record now, or without one by the API key.
+
+    `version` and `remaining` (seconds, below 0 after its end) are those of the record's token, by which a claimant
+    tells whether it knows a newer one. `failures` in a row so far, the first of them `failing_for` seconds ago.
+    """
+
+    refresh: bytes | None = field(repr=False)
+    version: str | None
+    remaining: float
+    failures: int
+    failing_for: float
+
+
+@frozen(kw_only=True)
+class Changed:
+    """The record holds another token than the claimant has seen."""
+
+    token: SharedToken
+
+
+@frozen(kw_only=True)
+class Held:
+    """Somebody else renews; the claim lapses in `wait` seconds."""
+
+    wait: float
+
+
+@frozen(kw_only=True)
+class Cooling:
+    """Failures in a row, the first of them `failing_for` seconds ago; the next try may come in `wait` seconds."""
+
+    wait: float
+    failure: Failure
+    failures: int
+    failing_for: float
+
+
+@frozen(kw_only=True)
+class Spaced:
+    """The last renewal that a 401 caused is too recent; the next may come in `wait` seconds."""
+
+    wait: float
+
+
+@frozen(kw_only=True)
+class Done:
+    """The commit or fail counted."""
+
+
+@frozen(kw_only=True)
+class Dropped:
+    """The record no longer carries that claim, so nothing changed; `token` is what it holds instead."""
+
+    token: SharedToken | None
+
+
+ClaimAnswer: TypeAlias = Granted | Changed | Held | Cooling | Spaced
+EndAnswer: TypeAlias = Done | Dropped
+
+
+def shared_token(record: Record, now: float) -> SharedToken | None:
+    """Return the token of the record, never believed beyond its lifetime; none if it has ended."""
+    if record.version is None or record.access is None:
+        return None
+    lifetime = min(record.lifetime, LIFETIME_LONGEST)
+    remaining = min(record.ends_at - now, lifetime)
+    if not remaining > 0:
+        return None
+    return SharedToken(version=record.version, access=record.access, lifetime=lifetime, remaining=remaining)
+
+
+def claim(record: Record, event: Claim, now: float) -> tuple[Record, ClaimAnswer]:
+    """Answer a claim; in this order: a newer token, somebody else's claim, a pause, the spacing of 401s."""
+    token = shared_token(record, now)
+    if token is not None and token.version != event.seen:
+        return record, Changed(token=token)
+    held = _ahead(record.claim_until, now, LONGEST_LEASE) if record.claim_id is not None else 0.0
+    if held > 0:
+        return record, Held(wait=held)
+    quiet = _quiet_since_last_401(record, now)
+    if event.rejected:
+        record = evolve(record, rejected_at=now)
+    cooling = _ahead(record.not_before, now, LONGEST_PAUSE)
+    if cooling > 0 and record.failure is not None:
+        return record, Cooling(
+            wait=cooling,
+            failure=record.failure,
+            failures=record.failures,
+            failing_for=_failing_for(record, now),
+        )
+    if event.rejected:
+        spaced = max(
+            _ahead(record.spaced_until, now, REJECTION_LONGEST),
+            _ahead(record.committed_at + YOUNG, now, YOUNG) if record.committed_at is not None else 0.0,
+        )
+        if spaced > 0:
+            return record, Spaced(wait=spaced)
+        grown = REJECTION_FIRST if quiet else max(REJECTION_FIRST, 2 * record.spacing)
+        spacing = min(grown, REJECTION_LONGEST)
+        record = evolve(record, spacing=spacing, spaced_until=now + spacing)
+    granted = Granted(
+        refresh=record.refresh,
+        version=record.version,
+        remaining=record.ends_at - now,
+        failures=record.failures,
+        failing_for=_failing_for(record, now),
+    )
+    return evolve(record, refresh=None, claim_id=event.id, claim_until=now + event.lease), granted
+
+
+def commit(record: Record, event: Commit, now: float) -> tuple[Record, EndAnswer]:
+    """Take the new tokens in, if the record still carries this claim."""
+    if record.claim_id != event.id:
+        return record, Dropped(token=shared_token(record, now))
+    committed = evolve(
+        record,
+        version=event.id,
+        access=event.access,
+        lifetime=event.lifetime,
+        committed_at=now,
+        ends_at=now + event.remaining,
+        refresh=event.refresh,
+        claim_id=None,
+        claim_until=0.0,
+        not_before=0.0,
+        failure=None,
+        failures=0,
+        failing_since=0.0,
+    )
+    return committed, Done()
+
+
+def fail(record: Record, event: Fail, now: float) -> tuple[Record, EndAnswer]:
+    """Note the failure, if the record still carries this claim."""
+    if record.claim_id != event.id:
+        return record, Dropped(token=shared_token(record, now))
+    failed = evolve(record, refresh=event.refresh, claim_id=None, claim_until=0.0)
+    if event.failure is not None:
+        failed = evolve(
+            failed,
+            not_before=now + event.pause,
+            failure=event.failure,
+            failures=record.failures + 1,
+            failing_since=record.failing_since if record.failures else now,
+        )
+    return failed, Done()
+
+
+def _ahead(moment: float, now: float, longest: float) -> float:
+    """Return how far `moment` lies ahead; 0 if it is past, or further off than such moments ever are."""
+    ahead = moment - now
+    return ahead if 0 < ahead <= longest else 0.0
+
+
+def _failing_for(record: Record, now: float) -> float:
+    return max(0.0, now - record.failing_since) if record.failures else 0.0
+
+
+def _quiet_since_last_401(record: Record, now: float) -> bool:
+    return record.rejected_at is None or not 0 <= now - record.rejected_at < UNREFUSED

@@ -1,0 +1,221 @@
+"""One renewal: one claim, one call, and one commit or fail. There is no loop in it."""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from typing import Literal, Protocol, TypeAlias
+
+from attrs import field, frozen
+
+from apivideo_auth._clock import Clock
+from apivideo_auth._errors import Failure
+from apivideo_auth._models import AccessToken, AuthenticatePayload, RefreshTokenPayload
+from apivideo_auth._policy import LEASE_MARGIN, RefreshPolicy, believed_lifetime, pause_after
+from apivideo_auth._record import (
+    Changed,
+    Claim,
+    Commit,
+    Cooling,
+    Dropped,
+    Fail,
+    Granted,
+    Held,
+    SharedToken,
+    Spaced,
+)
+from apivideo_auth._secret import SecretBytes
+from apivideo_auth.stores._protocol import Slot
+
+Path: TypeAlias = Literal["/auth/api-key", "/auth/refresh"]
+
+
+class TokenEndpoints(Protocol):
+    """What a renewal calls: an `AuthenticationApi`, or a stand-in."""
+
+    async def authenticate(self, payload: AuthenticatePayload) -> AccessToken:
+        """Ask for a token with the API key."""
+        ...
+
+    async def refresh(self, payload: RefreshTokenPayload) -> AccessToken:
+        """Ask for a token with a refresh token."""
+        ...
+
+
+@frozen(kw_only=True)
+class Account:
+    """What stays the same from one renewal of an account to the next.
+
+    `draw` returns a random number in [0, 1).
+    """
+
+    slot: Slot
+    api: TokenEndpoints
+    credentials: AuthenticatePayload
+    policy: RefreshPolicy
+    clock: Clock
+    draw: Callable[[], float]
+
+
+@frozen(kw_only=True)
+class Wish:
+    """What the worker has, and what it does not want.
+
+    - `seen`: the version of the record that it knows; `remaining`: seconds of life of its own token, if it has one.
+    - `rejected`: an access token that the API refused; `because_rejected`: that is why it wants another.
+    """
+
+    seen: str | None = None
+    remaining: float | None = None
+    rejected: str | None = field(default=None, repr=False)
+    because_rejected: bool = False
+
+    def welcomes(self, token: SharedToken) -> bool:
+        """Say whether the record's token is better than what the worker has."""
+        if self.is_rejected(token):
+            return False
+        return self.remaining is None or token.remaining > self.remaining
+
+    def is_rejected(self, token: SharedToken) -> bool:
+        """Say whether the record's token is the one that the API refused."""
+        return self.rejected is not None and token.access == self.rejected.encode()
+
+    def outlives(self, granted: Granted) -> bool:
+        """Say whether the worker knows a newer token than the record, whose refresh token is then an old one."""
+        return self.remaining is not None and granted.version != self.seen and granted.remaining < self.remaining
+
+
+@frozen(kw_only=True)
+class Renewed:
+    """A call brought a token. `version` is that of the record now."""
+
+    access: str = field(repr=False)
+    lifetime: float
+    lifetime_assumed: bool
+    sent_at: float
+    seconds: float
+    path: Path
+    version: str | None
+
+
+@frozen(kw_only=True)
+class Adopted:
+    """The record had a better token."""
+
+    token: SharedToken
+
+
+@frozen(kw_only=True)
+class RefreshRefused:
+    """The refresh token was refused; the next renewal uses the API key, at once."""
+
+    failure: Failure
+
+
+@frozen(kw_only=True)
+class Failed:
+    """A call brought no token; `cooling` is the pause that follows."""
+
+    cooling: Cooling
+    path: Path
+
+
+Outcome: TypeAlias = Renewed | Adopted | RefreshRefused | Failed | Held | Cooling | Spaced
+
+
+async def renew(account: Account, wish: Wish) -> Outcome:
+    """Make one renewal and return what came of it. Raises what the slot raises, and `CancelledError`."""
+    claim_id = uuid.uuid4().hex
+    claimed_at = account.clock.monotonic()
+    answer = await account.slot.claim(_claim(claim_id, wish.seen, account, rejected=wish.because_rejected))
+    if isinstance(answer, Changed):
+        if wish.welcomes(answer.token):
+            return Adopted(token=answer.token)
+        refused = wish.because_rejected or wish.is_rejected(answer.token)
+        answer = await account.slot.claim(_claim(claim_id, answer.token.version, account, rejected=refused))
+    if isinstance(answer, Changed):
+        return Adopted(token=answer.token) if wish.welcomes(answer.token) else Held(wait=0.0)
+    if not isinstance(answer, Granted):
+        return answer
+    try:
+        return await _use(account, wish, claim_id, claimed_at, answer)
+    except asyncio.CancelledError:
+        # The call's fate is unknown, so its refresh token is not given back; others need not wait out the lease.
+        await account.slot.fail(Fail(id=claim_id))
+        raise
+
+
+def _claim(claim_id: str, seen: str | None, account: Account, *, rejected: bool) -> Claim:
+    return Claim(id=claim_id, seen=seen, lease=account.policy.lease, rejected=rejected)
+
+
+async def _use(account: Account, wish: Wish, claim_id: str, claimed_at: float, granted: Granted) -> Outcome:
+    """Make the one call that the claim covers, and end the claim."""
+    refresh = None if wish.outlives(granted) else granted.refresh
+    path: Path = "/auth/api-key" if refresh is None else "/auth/refresh"
+    sent_at = account.clock.monotonic()
+    if sent_at - claimed_at >= LEASE_MARGIN:
+        # Too little of the lease is left for a whole call: somebody else may be renewing before it ends.
+        await account.slot.fail(Fail(id=claim_id, refresh=refresh))
+        return Held(wait=0.0)
+    answer = await _call(account, refresh)
+    arrived_at = account.clock.monotonic()
+    if isinstance(answer, Failure):
+        return await _fail(account, claim_id, path, granted, answer, _usable_again(answer, refresh))
+    lifetime = believed_lifetime(answer.expires_in)
+    remaining = lifetime - (arrived_at - sent_at)
+    new_refresh = None if answer.refresh_token is None else SecretBytes(answer.refresh_token.encode())
+    if remaining <= 0:
+        late = Failure(
+            kind="invalid",
+            message=f"{path} answered a token of {lifetime:g} seconds that had ended when it arrived",
+        )
+        return await _fail(account, claim_id, path, granted, late, new_refresh)
+    ended = await account.slot.commit(
+        Commit(
+            id=claim_id,
+            access=SecretBytes(answer.access_token.encode()),
+            refresh=new_refresh,
+            lifetime=lifetime,
+            remaining=remaining,
+        )
+    )
+    if isinstance(ended, Dropped) and ended.token is not None and wish.welcomes(ended.token):
+        return Adopted(token=ended.token)
+    return Renewed(
+        access=answer.access_token,
+        lifetime=lifetime,
+        lifetime_assumed=answer.lifetime_assumed,
+        sent_at=sent_at,
+        seconds=arrived_at - sent_at,
+        path=path,
+        version=wish.seen if isinstance(ended, Dropped) else claim_id,
+    )
+
+
+async def _call(account: Account, refresh: bytes | None) -> AccessToken | Failure:
+    try:
+        async with asyncio.timeout(account.policy.attempt_timeout + LEASE_MARGIN / 5):
+            if refresh is None:
+                return await account.api.authenticate(account.credentials)
+            return await account.api.refresh(RefreshTokenPayload(refresh.decode()))
+    except Exception as error:  # noqa: BLE001  whatever a stand-in raises, the renewal has failed
+        return Failure.of(error)
+
+
+def _usable_again(failure: Failure, refresh: bytes | None) -> bytes | None:
+    """Return the refresh token if this failure proves that it was not used."""
+    return refresh if not failure.sent or failure.kind == "rate_limited" else None
+
+
+async def _fail(  # noqa: PLR0913, PLR0917  what the holder of a claim knows
+    account: Account, claim_id: str, path: Path, granted: Granted, failure: Failure, refresh: bytes | None
+) -> Outcome:
+    """End the claim without a token, and say what follows."""
+    if path == "/auth/refresh" and failure.kind == "credentials":
+        await account.slot.fail(Fail(id=claim_id))
+        return RefreshRefused(failure=failure)
+    failures = granted.failures + 1
+    pause = pause_after(failure, failures=failures, draw=account.draw())
+    await account.slot.fail(Fail(id=claim_id, pause=pause, failure=failure, refresh=refresh))
+    cooling = Cooling(wait=pause, failure=failure, failures=failures, failing_for=granted.failing_for)
+    return Failed(cooling=cooling, path=path)

@@ -1,0 +1,82 @@
+"""A token as callers get it, and what anything that gives tokens looks like."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
+
+from attrs import field, frozen
+
+from apivideo_auth._clock import SYSTEM_CLOCK, Clock
+from apivideo_auth._secret import Secret, fingerprint
+
+if TYPE_CHECKING:
+    from attrs import Attribute
+
+
+def _secret(value: object) -> object:
+    return Secret(value) if isinstance(value, str) else value
+
+
+def _check_access_token(_token: object, _attribute: "Attribute[Any]", value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"Token.access_token must be a string, not {type(value).__name__}")
+    if not value:
+        raise ValueError("Token.access_token is empty")
+
+
+def _check_expires_at(_token: object, _attribute: "Attribute[Any]", value: object) -> None:
+    if not isinstance(value, datetime):
+        raise TypeError(f"Token.expires_at must be a datetime, not {type(value).__name__}")
+    if value.tzinfo is None:
+        raise ValueError("Token.expires_at must name its time zone; write datetime(…, tzinfo=UTC)")
+
+
+@frozen(repr=False)
+class Token:
+    """An access token that was usable when it was handed out.
+
+    - `authorization`: the value of the header, "Bearer …".
+    - `access_token`: the token alone.
+    - `expires_at`: its end by the wall clock; aware, UTC. For people: decisions go by `remaining()`.
+    - `generation`: how many tokens its manager had taken by then; it means nothing to another process.
+
+    It is not pickled: what has to leave the process is `str(token.access_token)`.
+    """
+
+    access_token: str = field(converter=_secret, validator=_check_access_token)
+    expires_at: datetime = field(validator=_check_expires_at)
+    generation: int = 1
+    _clock: Clock = field(default=SYSTEM_CLOCK, kw_only=True, eq=False)
+    _ends_at: float | None = field(default=None, kw_only=True, eq=False)
+    authorization: str = field(init=False, eq=False)
+
+    @authorization.default
+    def _make_authorization(self) -> str:
+        return Secret(f"Bearer {self.access_token}")
+
+    def remaining(self) -> float:
+        """Return the seconds until its end, 0 after it; by a clock that neither jumps nor stops in sleep."""
+        if self._ends_at is None:
+            return max(0.0, self.expires_at.timestamp() - self._clock.utc())
+        return max(0.0, self._ends_at - self._clock.monotonic())
+
+    def __repr__(self) -> str:
+        expiry = self.expires_at.isoformat(timespec="seconds")
+        mark = fingerprint(self.access_token, size=4)
+        return f"<Token generation={self.generation} expires_at={expiry} fingerprint={mark}>"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a Token is not pickled; use str(token.access_token) where it has to leave the process")
+
+
+class TokenSource(Protocol):
+    """Whatever gives tokens: a `TokenManager`, or a stand-in."""
+
+    async def get_token(self, *, rejected: Token | None = None) -> Token:
+        """Return a token that is usable now and is not `rejected`, which the API has refused."""
+        ...

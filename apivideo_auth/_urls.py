@@ -1,0 +1,79 @@
+"""Origins: which addresses may see a secret."""
+
+import os
+from ipaddress import ip_address
+from typing import Final, TypeAlias
+
+from yarl import URL
+
+from apivideo_auth._errors import InsecureUrlError
+
+PRODUCTION: Final = "https://ws.api.video"
+SANDBOX: Final = "https://sandbox.api.video"
+
+INSECURE_HOSTS_VARIABLE: Final = "APIVIDEO_INSECURE_HOSTS"
+
+Origin: TypeAlias = tuple[str, str | None, int | None]
+"""Scheme, host and port. `URL.origin()` tells `https://h:443` from `https://h`, which are the same."""
+
+_HTTP_SCHEME = {"ws": "http", "wss": "https"}
+
+
+def origin_of(url: URL) -> Origin:
+    """Return the origin of a URL; a websocket's is that of its handshake."""
+    return (_HTTP_SCHEME.get(url.scheme, url.scheme), url.host, url.port)
+
+
+def normal_base_url(base_url: object, *, what: str = "base_url") -> str:
+    """Return `base_url` as an origin, `scheme://host[:port]`, without a slash at its end.
+
+    Raises `TypeError` for what is no string, `ValueError` for what is no URL or more than an origin, and
+    `InsecureUrlError` for plain http to another host than this machine.
+    """
+    if isinstance(base_url, URL):
+        base_url = str(base_url)
+    if not isinstance(base_url, str):
+        raise TypeError(f"{what} must be a string such as {PRODUCTION!r}, not {type(base_url).__name__}")
+    url = _parsed(base_url, what)
+    if url.user is not None or url.password is not None:
+        raise ValueError(f"{what} must not name a user or a password; write {PRODUCTION!r}")
+    if url.path not in ("", "/") or url.query_string or url.fragment or base_url.endswith(("?", "#")):
+        raise ValueError(
+            f"{what} must be an origin alone, without path, query or fragment; write {str(url.origin())!r}"
+        )
+    if url.scheme == "http" and not _may_be_plain(url.host or ""):
+        raise InsecureUrlError(
+            f"{what} is plain http to {url.host!r}, which would show secrets on the way; write "
+            f"https://, or name the host in {INSECURE_HOSTS_VARIABLE} if a test server runs there"
+        )
+    return str(url.origin())
+
+
+def _parsed(text: str, what: str) -> URL:
+    """Return an absolute http(s) URL with a host, else raise."""
+    try:
+        url = URL(text)
+        valid = url.scheme in ("http", "https") and bool(url.host) and bool(url.port)
+        url = url.with_port(None) if valid and url.is_default_port() else url
+    except ValueError:
+        valid = False
+    if not valid or any(character.isspace() or not character.isprintable() for character in text):
+        # The text itself is not repeated: a key pasted into the wrong place would be shown.
+        raise ValueError(f"{what} is no http(s) URL; write an origin such as {PRODUCTION!r}")
+    return url
+
+
+def _may_be_plain(host: str) -> bool:
+    """Say whether plain http to this host shows nothing to the network, or was allowed by name."""
+    if host == "localhost":
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        address = None
+    if address is not None and address.is_loopback:
+        return address.version == 4 or str(address) == "::1"  # noqa: PLR2004  the two versions of IP
+    if f".{host.rstrip('.')}".endswith(".api.video"):
+        return False
+    named = os.environ.get(INSECURE_HOSTS_VARIABLE, "")
+    return host in {name.strip().lower() for name in named.split(",") if name.strip()}
