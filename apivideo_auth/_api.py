@@ -121,10 +121,15 @@ class AuthenticationApi:
     async def _call(
         self, endpoint: Endpoint, payload: AuthenticatePayload | RefreshTokenPayload, secret: str
     ) -> AccessToken:
-        answer = await self._exchange(endpoint, payload)
+        answer = self._masked(await self._exchange(endpoint, payload), secret)
         if isinstance(answer, Failure):
-            raise answer.without(secret).error()
+            raise answer.error()
         return answer
+
+    @staticmethod
+    def _masked(answer: AccessToken | Failure, secret: str) -> AccessToken | Failure:
+        """Mask the secret that was sent where the answer repeats it; before anything is raised, which shows locals."""
+        return answer.without(secret) if isinstance(answer, Failure) else answer
 
     async def _exchange(
         self, endpoint: Endpoint, payload: AuthenticatePayload | RefreshTokenPayload

@@ -1,0 +1,60 @@
+"""What all tests share: virtual time, a simulated service, and a mocked client that works with every aiohttp."""
+
+import asyncio
+import inspect
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import Mock
+
+import aiohttp
+import looptime
+import pytest
+from aioresponses import aioresponses
+
+from tests.doubles import LoopClock, Service
+
+API_KEY = "made-up-api-key"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "virtual_time: run in an event loop whose time is virtual")
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
+    """Give tests that are marked so a loop whose time jumps from one timer to the next."""
+    if item.get_closest_marker("virtual_time") is not None:
+        return {"virtual": looptime.new_event_loop}
+    return {"real": asyncio.new_event_loop}
+
+
+@pytest.fixture
+def mocked() -> Iterator[aioresponses]:
+    """Answer requests of aiohttp clients without a network."""
+    with aioresponses() as mock:
+        yield mock
+
+
+@pytest.fixture(autouse=True)
+def _aioresponses_knows_newer_aiohttp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give mocked responses the argument that aiohttp has asked for since 3.14."""
+    if "stream_writer" not in inspect.signature(aiohttp.ClientResponse.__init__).parameters:
+        return
+
+    class Response(aiohttp.ClientResponse):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            writer = Mock(output_size=0)
+            super().__init__(*args, **{"stream_writer": writer} | kwargs)
+
+    monkeypatch.setattr("aioresponses.core.ClientResponse", Response)
+
+
+@pytest.fixture
+async def clock() -> LoopClock:
+    """A clock that follows the event loop's time, and that a test can set."""
+    return LoopClock()
+
+
+@pytest.fixture
+async def service(clock: LoopClock) -> Service:
+    """The two endpoints, simulated behind the protocol of `AuthenticationApi`."""
+    return Service(clock)

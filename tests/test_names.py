@@ -1,0 +1,63 @@
+"""The public names."""
+
+import subprocess
+import sys
+
+import pytest
+
+import apivideo_auth
+from apivideo_auth import events
+
+
+def test_names_are_exactly_these() -> None:
+    """The public names stand in one sorted list, and each of them is there."""
+    assert apivideo_auth.__all__ == [
+        "PRODUCTION",
+        "SANDBOX",
+        "AccessToken",
+        "AuthConnectionError",
+        "AuthError",
+        "AuthResponseError",
+        "AuthenticatePayload",
+        "AuthenticationApi",
+        "BadRequest",
+        "BearerAuth",
+        "CredentialsRejectedError",
+        "InsecureUrlError",
+        "InvalidResponseError",
+        "ManagerClosedError",
+        "ManagerStatus",
+        "MemoryStore",
+        "RateLimitedError",
+        "RefreshPolicy",
+        "RefreshTokenPayload",
+        "Token",
+        "TokenManager",
+        "TokenRejectedError",
+        "TokenSource",
+        "TokenStore",
+        "TokenStoreError",
+    ]
+    assert all(hasattr(apivideo_auth, name) for name in apivideo_auth.__all__)
+    assert set(apivideo_auth.__all__) <= set(dir(apivideo_auth))
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    """A name that is not there is an AttributeError, as in any module."""
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        _ = apivideo_auth.Nonsense
+
+
+def test_event_names_are_all_there() -> None:
+    """The events module exports each of its events."""
+    assert all(hasattr(events, name) for name in events.__all__)
+
+
+def test_importing_the_package_imports_no_http_client() -> None:
+    """The package costs next to nothing until a name is used: neither aiohttp nor cattrs is imported."""
+    code = (
+        "import sys, apivideo_auth, apivideo_auth.pytest_plugin;"
+        "sys.exit({'aiohttp', 'cattrs', 'redis', 'rich', 'cryptography'} & set(sys.modules) or None)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
