@@ -159,6 +159,8 @@ class AuthenticationApi:
         except aiohttp.ClientConnectorError as error:
             why = type(error.os_error).__name__
             return Failure(kind="connection", sent=False, message=f"{where} cannot be reached ({why})")
+        except aiohttp.ConnectionTimeoutError:
+            return Failure(kind="connection", sent=False, message=f"{where} cannot be reached (timed out)")
         except TimeoutError:
             limit = f"{self._timeout.total:g} seconds"
             return Failure(kind="connection", message=f"{where} gave no answer within {limit}")

@@ -74,15 +74,15 @@ class Keeper:
             if current is None:
                 await self._first_token(account, rejected, now)
                 continue
+            if min_ttl is not None and min_ttl > longest_min_ttl(current.lifetime):
+                raise _too_much(min_ttl, current)
             if now >= current.moments.stale_from:
                 self._renew_in_background(account, now)
             refused = rejected is not None and rejected.access_token == current.token.access_token
             if not refused and (min_ttl is None or current.moments.ends_at - now >= min_ttl):
                 return current.token
-            if min_ttl is not None and (min_ttl > longest_min_ttl(current.lifetime) or not tries):
-                raise _too_much(min_ttl, current)
             if not tries:
-                raise _rejected(YOUNG)
+                raise _rejected(YOUNG) if min_ttl is None else _too_much(min_ttl, current)
             tries -= 1
             await self._another_token(account, rejected if refused else None, now)
 

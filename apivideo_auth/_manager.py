@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self
 
@@ -30,7 +31,8 @@ from apivideo_auth._status import ManagerStatus
 from apivideo_auth._token import Token
 from apivideo_auth._urls import PRODUCTION
 from apivideo_auth.stores._memory import MemoryStore
-from apivideo_auth.stores._protocol import TokenStore
+from apivideo_auth.stores._protocol import Slot, TokenStore
+from apivideo_auth.stores._steady import SteadySlot
 
 _DEFAULT_POLICY: Final = RefreshPolicy()
 
@@ -98,19 +100,41 @@ class TokenManager:
         self._receivers: list[events.Receiver] = [] if on_event is None else [on_event]
         self._private = store is None
         self._cleaned: asyncio.Future[None] | None = None
-        account_name = fingerprint(self._base_url, credentials.api_key)
-        endpoints, place = api, MemoryStore() if store is None else store
-
+        account_slot = self._private_slot if store is None else partial(self._steady_slot, store)
         self._state = State(policy=policy, clock=clock, draw=random.random)
+        endpoints = api
 
         def open_account() -> Account:
-            slot = place.open(account_name, clock=clock, on_commit=self._keeper.on_commit)
             return Account(
-                slot=slot, api=endpoints, credentials=credentials, policy=policy, clock=clock, draw=random.random
+                slot=account_slot(fingerprint(self._base_url, credentials.api_key), credentials.api_key),
+                api=endpoints,
+                credentials=credentials,
+                policy=policy,
+                clock=clock,
+                draw=random.random,
             )
 
         self._keeper = Keeper(self._state, open_account, self._tell)
         self._monotonic = clock.monotonic
+
+    def _private_slot(self, account: str, _api_key: str) -> Slot:
+        return MemoryStore().open(account, clock=self._clock, on_commit=self._keeper.on_commit)
+
+    def _steady_slot(self, store: TokenStore, account: str, api_key: str) -> Slot:
+        """Return the slot of a store that may fail, and that others may read."""
+
+        def open_slot() -> Slot:
+            slot = store.open(account, clock=self._clock, on_commit=self._keeper.on_commit)
+            if not store.leaves_process:
+                return slot
+            from apivideo_auth._seal import Sealer  # noqa: PLC0415  its cryptography is optional
+            from apivideo_auth.stores._sealed import SealedSlot  # noqa: PLC0415  as above
+
+            return SealedSlot(slot, Sealer(api_key, account))
+
+        return SteadySlot(
+            open_slot, clock=self._clock, emit=self._tell, look=self._keeper.on_commit, draw=random.random
+        )
 
     @classmethod
     def from_env(cls, **overrides: Any) -> Self:  # noqa: ANN401  the constructor's own arguments

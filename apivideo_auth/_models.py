@@ -6,10 +6,10 @@ The fields and their names are those of the vendor's OpenAPI description of `POS
 
 import json
 import re
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import cattrs
-from attrs import Attribute, field, frozen
+from attrs import Attribute, evolve, field, frozen
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from apivideo_auth._secret import Secret
@@ -21,9 +21,13 @@ _SENDABLE = re.compile(r"[\x21-\x7e]+", re.ASCII)
 _DIGITS = re.compile(r"[0-9]{1,20}", re.ASCII)
 
 
-def _secret(value: object) -> object:
+def _secret(value: str) -> str:
     """Mask a string; leave what is none to the validator."""
     return Secret(value) if isinstance(value, str) else value
+
+
+def _optional_secret(value: str | None) -> str | None:
+    return None if value is None else _secret(value)
 
 
 def _check_text(instance: object, attribute: "Attribute[Any]", value: object) -> None:
@@ -108,7 +112,7 @@ class AccessToken:
     access_token: str = field(converter=_secret, validator=_check_token)
     token_type: str = field(validator=_check_token_type)
     expires_in: int = field(validator=_check_expires_in)
-    refresh_token: str | None = field(default=None, converter=_secret, validator=_check_refresh_token)
+    refresh_token: str | None = field(default=None, converter=_optional_secret, validator=_check_refresh_token)
     lifetime_assumed: bool = field(default=False, kw_only=True, eq=False)
 
 
@@ -129,26 +133,28 @@ def access_token_from(document: object) -> AccessToken:
         raise TypeError("it is no JSON object")
     if "access_token" not in document:
         raise ValueError("access_token is missing")
-    assumed = "expires_in" not in document
-    known = {"token_type": "bearer", "expires_in": DEFAULT_LIFETIME, "lifetime_assumed": assumed} | {
-        name: document[name] for name in _ACCESS_TOKEN_FIELDS if name in document
-    }
-    return _converter.structure(known, AccessToken)
+    fields = cast("dict[str, object]", document)
+    answer = _converter.structure({"token_type": "bearer", "expires_in": DEFAULT_LIFETIME} | fields, AccessToken)
+    return evolve(answer, lifetime_assumed="expires_in" not in fields)
 
 
 def bad_request_from(document: object) -> BadRequest:
     """Structure the body of an error; what is missing or of a wrong type is left out."""
     if not isinstance(document, dict):
         return BadRequest()
-    problems = document.get("problems")
+    fields = cast("dict[str, object]", document)
+    status, problems = fields.get("status"), fields.get("problems")
     return BadRequest(
-        **{name: document[name] for name in ("type", "title", "name") if isinstance(document.get(name), str)},
-        status=document["status"] if type(document.get("status")) is int else None,
-        problems=tuple(bad_request_from(problem) for problem in problems) if isinstance(problems, list) else (),
+        type=_text(fields.get("type")),
+        title=_text(fields.get("title")),
+        name=_text(fields.get("name")),
+        status=status if isinstance(status, int) and not isinstance(status, bool) else None,
+        problems=tuple(map(bad_request_from, cast("list[object]", problems))) if isinstance(problems, list) else (),
     )
 
 
-_ACCESS_TOKEN_FIELDS: Final = ("access_token", "token_type", "expires_in", "refresh_token")
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _to_json(payload: AuthenticatePayload | RefreshTokenPayload) -> bytes:
@@ -176,7 +182,8 @@ def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=False)
     converter.register_structure_hook(str, _strict_str)
     converter.register_structure_hook(int, _strict_int)
-    converter.register_structure_hook(AccessToken, make_dict_structure_fn(AccessToken, converter))
+    structure_answer = make_dict_structure_fn(AccessToken, converter, lifetime_assumed=override(omit=True))
+    converter.register_structure_hook(AccessToken, structure_answer)
     api_key = make_dict_unstructure_fn(AuthenticatePayload, converter, api_key=override(rename="apiKey"))
     converter.register_unstructure_hook(AuthenticatePayload, api_key)
     refresh = make_dict_unstructure_fn(RefreshTokenPayload, converter, refresh_token=override(rename="refreshToken"))

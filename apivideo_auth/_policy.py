@@ -34,6 +34,9 @@ YOUNG: Final = 1.0
 UNREFUSED: Final = 60.0
 """After this long without a 401 the spacing of the renewals that they cause falls back."""
 
+STORE_PAUSE_FIRST: Final = 1.0
+STORE_PAUSE_LONGEST: Final = 30.0
+
 LEASE_MARGIN: Final = 5.0
 """A claim outlives the one call that it covers by this."""
 LONGEST_ATTEMPT: Final = 60.0
@@ -145,3 +148,9 @@ def pause_after(failure: Failure, *, failures: int, draw: float) -> float:
     wish = failure.retry_after
     wished = min(wish, WISH_LONGEST) if wish is not None and wish > 0 else 0.0
     return max(bound * draw, wished)
+
+
+def store_pause(failures: int, *, draw: float) -> float:
+    """Return how long to leave a store alone after the `failures`-th failure in a row: half of it is jitter."""
+    bound = min(STORE_PAUSE_FIRST * 2.0 ** min(failures - 1, 16), STORE_PAUSE_LONGEST)
+    return bound * (1 - draw / 2)

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from apivideo_auth._clock import SYSTEM_CLOCK, Clock
 from apivideo_auth._secret import Secret, fingerprint
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from attrs import Attribute
 
 
-def _secret(value: object) -> object:
+def _secret(value: str) -> str:
     return Secret(value) if isinstance(value, str) else value
 
 
@@ -30,6 +30,10 @@ def _check_expires_at(_token: object, _attribute: "Attribute[Any]", value: objec
         raise ValueError("Token.expires_at must name its time zone; write datetime(…, tzinfo=UTC)")
 
 
+def _authorization(token: "Token") -> str:
+    return Secret(f"Bearer {token.access_token}")
+
+
 @frozen(repr=False)
 class Token:
     """An access token that was usable when it was handed out.
@@ -45,13 +49,9 @@ class Token:
     access_token: str = field(converter=_secret, validator=_check_access_token)
     expires_at: datetime = field(validator=_check_expires_at)
     generation: int = 1
-    _clock: Clock = field(default=SYSTEM_CLOCK, kw_only=True, eq=False)
-    _ends_at: float | None = field(default=None, kw_only=True, eq=False)
-    authorization: str = field(init=False, eq=False)
-
-    @authorization.default
-    def _make_authorization(self) -> str:
-        return Secret(f"Bearer {self.access_token}")
+    _clock: Clock = field(default=SYSTEM_CLOCK, kw_only=True, eq=False, alias="clock")
+    _ends_at: float | None = field(default=None, kw_only=True, eq=False, alias="ends_at")
+    authorization: str = field(init=False, eq=False, default=Factory(_authorization, takes_self=True))
 
     def remaining(self) -> float:
         """Return the seconds until its end, 0 after it; by a clock that neither jumps nor stops in sleep."""

@@ -50,17 +50,16 @@ def normal_base_url(base_url: object, *, what: str = "base_url") -> str:
 
 
 def _parsed(text: str, what: str) -> URL:
-    """Return an absolute http(s) URL with a host, else raise."""
+    """Return an absolute http(s) URL with a host and without its scheme's own port, else raise."""
     try:
         url = URL(text)
-        valid = url.scheme in ("http", "https") and bool(url.host) and bool(url.port)
-        url = url.with_port(None) if valid and url.is_default_port() else url
+        known = url.scheme in ("http", "https") and bool(url.host) and bool(url.port)
+        if known and text.isprintable() and " " not in text:
+            return url.with_port(None) if url.is_default_port() else url
     except ValueError:
-        valid = False
-    if not valid or any(character.isspace() or not character.isprintable() for character in text):
-        # The text itself is not repeated: a key pasted into the wrong place would be shown.
-        raise ValueError(f"{what} is no http(s) URL; write an origin such as {PRODUCTION!r}")
-    return url
+        pass
+    # The text itself is not repeated: a key pasted into the wrong place would be shown.
+    raise ValueError(f"{what} is no http(s) URL; write an origin such as {PRODUCTION!r}")
 
 
 def _may_be_plain(host: str) -> bool:

@@ -102,7 +102,15 @@ def test_an_argument_of_a_wrong_type_is_a_type_error(kwargs: dict) -> None:
 
 @pytest.mark.parametrize(
     "application",
-    [("", "1"), ("my app", "1"), ("x" * 51, "1"), ("my-app", ""), ("my-app", "1.2.3.4"), ("my-app", "1234"), ("é", "1")],
+    [
+        ("", "1"),
+        ("my app", "1"),
+        ("x" * 51, "1"),
+        ("my-app", ""),
+        ("my-app", "1.2.3.4"),
+        ("my-app", "1234"),
+        ("é", "1"),
+    ],
 )
 def test_an_application_that_the_vendor_would_refuse_is_a_value_error(application: tuple[str, str]) -> None:
     """Names and versions outside the vendor's form are ValueErrors that say the form."""
@@ -182,7 +190,7 @@ def test_bearer_auth_checks_its_arguments(kwargs: dict, error: type[Exception]) 
 
 
 async def test_get_token_checks_its_arguments() -> None:
-    """rejected must be a Token, min_ttl a finite number of seconds from 0 on."""
+    """Rejected must be a Token, min_ttl a finite number of seconds from 0 on."""
     async with TokenManager(API_KEY, api=Service(None)) as tokens:
         for kwargs, error in (
             ({"rejected": "made-up-access"}, TypeError),

@@ -1,6 +1,7 @@
 """G1: one renewal at a time, and all who wait share its outcome."""
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -52,7 +53,7 @@ async def test_g01_a_day_undisturbed(clock: LoopClock, service: Service) -> None
         status = tokens.status()
     assert service.count("api-key") == 1
     times = [call.at for call in service.calls]
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     assert all(2700 - 1 <= gap <= 2880 + 1 for gap in gaps)
     assert 86_400 / 2881 - 1 <= service.count("refresh") <= 86_400 / 2700
     assert status.failures == 0

@@ -138,7 +138,13 @@ def test_g09_errors_survive_pickling_with_their_data(error: AuthError) -> None:
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 429, 500])
 async def test_g09_an_endpoint_that_echoes_the_key_leaks_nothing(mocked: aioresponses, status: int) -> None:
     """Whatever an endpoint writes into its answer, the error's text, chain and captured locals show no secret."""
-    body = {"title": f"no such key {SECRET}", "type": SECRET, "name": SECRET, "access_token": SECRET, "expires_in": SECRET}
+    body = {
+        "title": f"no such key {SECRET}",
+        "type": SECRET,
+        "name": SECRET,
+        "access_token": SECRET,
+        "expires_in": SECRET,
+    }
     mocked.post("https://ws.api.video/auth/api-key", status=status, payload=body)
     async with AuthenticationApi() as api:
         with pytest.raises(AuthError) as caught:

@@ -108,7 +108,7 @@ def multipart() -> aiohttp.MultipartWriter:
     ids=["none", "bytes", "text", "json", "form", "compressed", "chunked", "generator", "file", "multipart"],
 )
 async def test_g10_only_what_goes_out_in_full_is_sent_again(kwargs: dict, *, replayed: bool) -> None:
-    """Bodies of bytes are sent again in full; of any other the 401 comes back, and the token is reported all the same."""
+    """Bodies of bytes are sent again in full; of any other the 401 comes back, and the token is reported anyhow."""
     server = Server("made-up-access-2")
     kwargs = {name: value() if callable(value) else value for name, value in kwargs.items()}
     async with serving(server) as url:
@@ -147,12 +147,12 @@ async def test_g10_an_open_file_is_not_sent_again(tmp_path: Path) -> None:
 async def test_g10_expect_100_continue_is_sent_again() -> None:
     """A request that waits for 100 Continue is replayed like any other."""
     server = Server("made-up-access-2")
-    async with serving(server) as url:
-        async with (
-            aiohttp.ClientSession(url, middlewares=(BearerAuth(Source(url)),)) as session,
-            session.post("/", data=b"made-up", expect100=True) as response,
-        ):
-            assert response.status == 200
+    async with (
+        serving(server) as url,
+        aiohttp.ClientSession(url, middlewares=(BearerAuth(Source(url)),)) as session,
+        session.post("/", data=b"made-up", expect100=True) as response,
+    ):
+        assert response.status == 200
     assert [body for _, body in server.requests] == [b"made-up", b"made-up"]
 
 

@@ -1,6 +1,6 @@
 """Exit codes, and how errors become them."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
@@ -16,6 +16,12 @@ UNREACHABLE: Final = 4
 RATE_LIMITED: Final = 5
 STORE: Final = 6
 INVALID: Final = 7
+
+
+class _Failure(click.ClickException):
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance
 
 
 def code_of(error: Exception) -> int:
@@ -37,11 +43,9 @@ def code_of(error: Exception) -> int:
 
 
 @contextmanager
-def mapped() -> Iterator[None]:
+def mapped() -> Generator[None]:
     """Turn the package's errors into one line on standard error and an exit code."""
     try:
         yield
     except (_errors.AuthError, ValueError) as error:
-        failure = click.ClickException(str(error))
-        failure.exit_code = code_of(error)
-        raise failure from None
+        raise _Failure(str(error), code_of(error)) from None

@@ -17,7 +17,7 @@ class _Account:
     record: Record = field(default=_record.EMPTY, repr=False)
     # Guards `record`: no transition starts before the one before it has been stored.
     lock: asyncio.Lock = field(factory=asyncio.Lock)
-    slots: "set[MemorySlot]" = field(factory=set, repr=False)
+    slots: "set[MemorySlot]" = field(factory=lambda: set[MemorySlot](), repr=False)
 
 
 class MemoryStore:
