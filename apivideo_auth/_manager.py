@@ -25,13 +25,13 @@ from apivideo_auth._options import (
 )
 from apivideo_auth._policy import RefreshPolicy
 from apivideo_auth._renewal import Account, TokenEndpoints
-from apivideo_auth._secret import fingerprint
 from apivideo_auth._state import State
 from apivideo_auth._status import ManagerStatus
 from apivideo_auth._token import Token
 from apivideo_auth._urls import PRODUCTION
 from apivideo_auth.stores._memory import MemoryStore
-from apivideo_auth.stores._protocol import Slot, TokenStore
+from apivideo_auth.stores._opening import open_slot
+from apivideo_auth.stores._protocol import TokenStore
 from apivideo_auth.stores._steady import SteadySlot
 
 _DEFAULT_POLICY: Final = RefreshPolicy()
@@ -100,41 +100,29 @@ class TokenManager:
         self._receivers: list[events.Receiver] = [] if on_event is None else [on_event]
         self._private = store is None
         self._cleaned: asyncio.Future[None] | None = None
-        account_slot = self._private_slot if store is None else partial(self._steady_slot, store)
         self._state = State(policy=policy, clock=clock, draw=random.random)
+        opened = partial(
+            open_slot,
+            MemoryStore() if store is None else store,
+            base_url=self._base_url,
+            api_key=credentials.api_key,
+            clock=clock,
+            on_commit=self._look,
+        )
         endpoints = api
 
         def open_account() -> Account:
+            # A private record in memory cannot fail; a store that was passed can.
+            slot = opened() if store is None else SteadySlot(opened, clock=clock, emit=self._tell, look=self._look)
             return Account(
-                slot=account_slot(fingerprint(self._base_url, credentials.api_key), credentials.api_key),
-                api=endpoints,
-                credentials=credentials,
-                policy=policy,
-                clock=clock,
-                draw=random.random,
+                slot=slot, api=endpoints, credentials=credentials, policy=policy, clock=clock, draw=random.random
             )
 
         self._keeper = Keeper(self._state, open_account, self._tell)
         self._monotonic = clock.monotonic
 
-    def _private_slot(self, account: str, _api_key: str) -> Slot:
-        return MemoryStore().open(account, clock=self._clock, on_commit=self._keeper.on_commit)
-
-    def _steady_slot(self, store: TokenStore, account: str, api_key: str) -> Slot:
-        """Return the slot of a store that may fail, and that others may read."""
-
-        def open_slot() -> Slot:
-            slot = store.open(account, clock=self._clock, on_commit=self._keeper.on_commit)
-            if not store.leaves_process:
-                return slot
-            from apivideo_auth._seal import Sealer  # noqa: PLC0415  its cryptography is optional
-            from apivideo_auth.stores._sealed import SealedSlot  # noqa: PLC0415  as above
-
-            return SealedSlot(slot, Sealer(api_key, account))
-
-        return SteadySlot(
-            open_slot, clock=self._clock, emit=self._tell, look=self._keeper.on_commit, draw=random.random
-        )
+    def _look(self) -> None:
+        self._keeper.on_commit()
 
     @classmethod
     def from_env(cls, **overrides: Any) -> Self:  # noqa: ANN401  the constructor's own arguments

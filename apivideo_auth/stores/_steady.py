@@ -6,6 +6,7 @@ store is back, the worker offers what it has by a claim and a commit, without a 
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -46,7 +47,7 @@ class SteadySlot:
         clock: Clock,
         emit: Callable[[events.Event], None],
         look: Callable[[], None],
-        draw: Callable[[], float],
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self._open_slot = open_slot
         self._now = clock.monotonic
