@@ -1,5 +1,6 @@
 """Reading the body of a request: bounded where it is kept, counted where it is not."""
 
+from contextlib import suppress
 from typing import Final
 
 from aiohttp import web
@@ -9,7 +10,7 @@ from apivideo_auth.emulator._payload import Payload, parse_payload
 from apivideo_auth.emulator._problems import body_too_large
 
 PAYLOAD_LIMIT: Final = 1_048_576
-"""Bytes of a JSON body that are taken."""
+"""Bytes of a JSON body that are taken: aiohttp's own limit for bodies that are kept."""
 FILE_LIMIT: Final = 200 * 1_048_576
 """Bytes of a file that is uploaded whole."""
 CHUNK_LIMIT: Final = 128 * 1_048_576
@@ -18,12 +19,19 @@ CHUNK_LIMIT: Final = 128 * 1_048_576
 
 async def read_payload(request: web.BaseRequest) -> Payload:
     """Return the JSON object in the body of a request, or raise a 400 or a 413."""
-    body = bytearray()
-    while piece := await request.content.readany():
-        body += piece
-        if len(body) > PAYLOAD_LIMIT:
-            raise body_too_large(PAYLOAD_LIMIT)
-    return parse_payload(bytes(body))
+    try:
+        return parse_payload(await request.read())
+    except web.HTTPRequestEntityTooLarge:
+        raise body_too_large(PAYLOAD_LIMIT) from None
+
+
+async def read_ahead(request: web.BaseRequest) -> None:
+    """Read a body that is no upload now, so that it is there also when the client has left."""
+    length = request.content_length
+    is_upload = request.headers.get("Content-Type", "").lower().startswith("multipart/")
+    if length is not None and length <= PAYLOAD_LIMIT and not is_upload:
+        with suppress(web.RequestPayloadError):
+            await request.read()
 
 
 async def count_file(request: web.BaseRequest, limit: int) -> int:

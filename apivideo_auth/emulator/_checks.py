@@ -1,8 +1,11 @@
 """Checks of what is constructed: a wrong type is a `TypeError`, a wrong value a `ValueError`."""
 
 import math
+import re
 from collections.abc import Collection, Mapping
-from typing import cast
+from typing import Final, cast
+
+_HEADER_NAME: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 
 
 def check_type(name: str, value: object, kind: type, expected: str) -> None:
@@ -42,9 +45,11 @@ def check_text(name: str, value: object) -> None:
         raise ValueError(f"{name} must be printable and not empty")
 
 
-def check_choice(name: str, value: object, choices: Collection[object]) -> None:
-    """Raise `ValueError` if `value` is none of `choices`."""
-    if value not in choices or isinstance(value, bool):
+def check_choice(name: str, value: object, choices: Collection[str] | Collection[int]) -> None:
+    """Raise if `value` is none of `choices`, which are all texts or all ints."""
+    kind = type(next(iter(choices)))
+    check_type(name, value, kind, "a str" if kind is str else "an int")
+    if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}")
 
 
@@ -52,9 +57,9 @@ def check_headers(name: str, value: object) -> None:
     """Raise if `value` is no mapping of header names to values that can be sent."""
     check_type(name, value, Mapping, "a mapping of strings")
     for header, text in cast("Mapping[object, object]", value).items():
-        for part in (header, text):
-            check_type(name, part, str, "a mapping of strings")
-            if not (cast("str", part).isascii() and cast("str", part).isprintable()):
-                raise ValueError(f"{name} must be printable ASCII; {header!r} is not")
-        if not header:
-            raise ValueError(f"{name} must have names")
+        check_type(name, header, str, "a mapping of strings")
+        check_type(name, text, str, "a mapping of strings")
+        if not _HEADER_NAME.fullmatch(cast("str", header)):
+            raise ValueError(f"{name} must have names; {header!r} is none")
+        if not (cast("str", text).isascii() and cast("str", text).isprintable()):
+            raise ValueError(f"{name} must be printable ASCII; that of {header} is not")

@@ -46,13 +46,13 @@ def parse_fault(spec: str) -> Fault:
     arguments: dict[str, Any] = {}
     rest: str | None = spec
     while rest is not None:
-        if rest.lstrip().startswith("body="):
-            part, rest = rest.lstrip(), None
-        else:
-            part, comma, behind = rest.partition(",")
-            rest = behind if comma else None
-        name, value = _named(part.strip())
-        _add(arguments, name, value)
+        name, equals, text = rest.partition("=")
+        if equals and name.strip() == "body":
+            _add(arguments, "body", text)
+            break
+        part, comma, behind = rest.partition(",")
+        rest = behind if comma else None
+        _add(arguments, *_named(part.strip()))
     return Fault(**arguments)
 
 
@@ -60,7 +60,7 @@ def _named(part: str) -> tuple[str, str]:
     """Return the name and the value of a part; some parts stand for themselves."""
     name, equals, value = part.partition("=")
     if equals:
-        return name.strip(), value.strip() if name != "body" else value
+        return name.strip(), value.strip()
     if _NUMBER.fullmatch(part):
         return "status", part
     if part in ("hang", "malformed"):

@@ -9,6 +9,7 @@ from attrs import define, field
 
 from apivideo_auth._clock import Clock
 from apivideo_auth.emulator._answers import CONTENT_TYPE, Answer, answer_of, response_of
+from apivideo_auth.emulator._bodies import read_ahead
 from apivideo_auth.emulator._calls import Call, Outcome, printable_path, record
 from apivideo_auth.emulator._cors import ANYBODY, preflight_headers
 from apivideo_auth.emulator._delivery import cut, refuse_work, spoil
@@ -39,12 +40,13 @@ class Service:
             headers = preflight_headers(request.headers.get("Access-Control-Request-Headers"))
             return web.Response(status=204, headers={"Content-Type": CONTENT_TYPE, **headers})
         fault = self.faults.hit(request.path)
-        if fault is not None:
-            await asyncio.sleep(fault.delay)
-            if not fault.does_the_work:
+        try:
+            if fault is not None and fault.delay:
+                await read_ahead(request)
+                await asyncio.sleep(fault.delay)
+            if fault is not None and not fault.does_the_work:
                 self._record(request, arrived, "faulted", fault.status_sent, fault=fault)
                 return await refuse_work(request, fault, ANYBODY)
-        try:
             answer = await self._answer(request)
         except ConnectionError:
             self._record(request, arrived, "abandoned", None, fault=fault)

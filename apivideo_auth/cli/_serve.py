@@ -1,0 +1,65 @@
+"""The command `serve`: the emulator as a server, for clients in any language."""
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+
+import click
+
+from apivideo_auth._options import API_KEY_VARIABLE
+from apivideo_auth.emulator import Emulator, Fault
+from apivideo_auth.emulator._emulator import DEFAULT_API_KEY
+from apivideo_auth.emulator._limits import RateLimits
+
+
+def emulator(  # noqa: PLR0913  one for each option
+    *,
+    host: str,
+    port: int,
+    ttl: float,
+    limits: str,
+    reusable_refresh: bool,
+    refresh_revokes: bool,
+    authenticate_invalidates: bool,
+    refused_status: int,
+    faults: tuple[Fault, ...],
+) -> Emulator:
+    """Return the server that the options describe."""
+    server = Emulator(
+        api_key=os.environ.get(API_KEY_VARIABLE) or DEFAULT_API_KEY,
+        host=host,
+        port=port,
+        ttl=ttl,
+        limits=RateLimits.named(limits),
+        single_use=not reusable_refresh,
+        refresh_revokes=refresh_revokes,
+        authenticate_invalidates=authenticate_invalidates,
+        refused_status=refused_status,
+    )
+    server.inject(*faults)
+    return server
+
+
+async def run(server: Emulator) -> None:
+    """Serve until SIGTERM or SIGINT; raise `click.ClickException` if the address cannot be had."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Windows has no such handlers; there the interrupt ends the loop itself.
+        with suppress(NotImplementedError):
+            loop.add_signal_handler(number, stopped.set)
+    try:
+        await server.start()
+    except OSError as error:
+        raise click.ClickException(f"cannot listen: {error.strerror or error}") from None
+    try:
+        click.echo(server.url)
+        if os.environ.get(API_KEY_VARIABLE):
+            click.echo(f"The API key is the one in {API_KEY_VARIABLE}.", err=True)
+        else:
+            click.echo(f"The API key is {DEFAULT_API_KEY}", err=True)
+        click.echo("Stop with Ctrl-C.", err=True)
+        await stopped.wait()
+    finally:
+        await server.close()
