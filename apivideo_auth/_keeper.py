@@ -20,7 +20,7 @@ TRIES: Final = 3
 LONGEST_NAP: Final = 60.0
 """The loop's time may stand still while the machine sleeps, so the timer looks at the clock this often."""
 
-_Task: TypeAlias = "asyncio.Task[Outcome | None]"
+_Task: TypeAlias = asyncio.Task[Outcome | None]
 
 
 class Keeper:
@@ -88,19 +88,19 @@ class Keeper:
 
     async def _first_token(self, account: Account, rejected: Token | None, now: float) -> None:
         """Wait for one renewal or one pause, for a caller whom nothing can be served; raise if it is no use."""
-        pause = self._state.paused(now)
-        if self._task is None and pause is not None:
+        task, pause = self._in_flight(), self._state.paused(now)
+        if task is None and pause is not None:
             give_up_at = pause.failing_since + account.policy.deadline
             if pause.failure.kind == "credentials" or pause.until > give_up_at:
                 raise pause.error(now)
             await self._news(pause.until - now)
             return
         reason: events.Reason = "first" if self._state.current is None else "expired"
-        await self._end_of(self._task or self._start(self._renew(account, rejected, reason)))
+        await self._end_of(task or self._start(self._renew(account, rejected, reason)))
 
     async def _another_token(self, account: Account, refused: Token | None, now: float) -> None:
         """Wait for one renewal, for a caller who is denied the current token; raise if it brings none."""
-        task = self._task
+        task = self._in_flight()
         if task is None:
             pause = self._state.paused(now)
             if pause is not None:
@@ -116,6 +116,10 @@ class Keeper:
             raise outcome.failure.error(retry_after=outcome.wait)
         if isinstance(outcome, Spaced) and refused is not None:
             raise _rejected(outcome.wait)
+
+    def _in_flight(self) -> _Task | None:
+        """Return the task that is under way. One that is done may not have been told of yet."""
+        return self._task if self._task is not None and not self._task.done() else None
 
     # Waiting. Nobody awaits the renewal task itself, so that no caller's cancellation or timeout reaches it.
 
@@ -144,7 +148,7 @@ class Keeper:
     # Renewing.
 
     def _renew_in_background(self, account: Account, now: float) -> None:
-        if self._task is None and self._state.paused(now) is None:
+        if self._in_flight() is None and self._state.paused(now) is None:
             self._start(self._renew(account, None, "stale"))
 
     def _start(self, work: Coroutine[Any, Any, Outcome | None]) -> _Task:
@@ -155,8 +159,9 @@ class Keeper:
         task.add_done_callback(self._ended)
         return task
 
-    def _ended(self, _task: _Task) -> None:
-        self._task = None
+    def _ended(self, task: _Task) -> None:
+        if self._task is task:
+            self._task = None
         self._arm()
         self._wake()
 
@@ -198,7 +203,7 @@ class Keeper:
 
     def on_commit(self) -> None:
         """Look at the record, where another worker has committed."""
-        if self._account is not None and self._task is None and not self._state.closed:
+        if self._account is not None and self._in_flight() is None and not self._state.closed:
             self._start(self._look(self._account))
 
     # The timer: while a token is usable it is renewed although nobody asks.
@@ -208,15 +213,16 @@ class Keeper:
             self._timer.cancel()
             self._timer = None
         due = self._state.renewal_due()
-        if due is None or self._task is not None or self._account is None or self._loop is None:
+        if due is None or self._in_flight() is not None or self._account is None or self._loop is None:
             return
         nap = min(max(0.0, due - self._account.clock.monotonic()), LONGEST_NAP)
-        self._timer = self._loop.call_at(self._loop.time() + nap, self._on_timer, self._account, due)
+        self._timer = self._loop.call_at(self._loop.time() + nap, self._on_timer, self._account)
 
-    def _on_timer(self, account: Account, due: float) -> None:
+    def _on_timer(self, account: Account) -> None:
         self._timer = None
-        now = account.clock.monotonic()
-        if now < due:
+        # Asked anew: a task that has ended meanwhile may not have been told of yet.
+        due, now = self._state.renewal_due(), account.clock.monotonic()
+        if due is None or now < due:
             self._arm()
         elif self._state.usable(now) is not None:
             self._renew_in_background(account, now)
@@ -229,10 +235,11 @@ class Keeper:
         self._arm()
         self._wake()
         try:
-            if self._task is not None and patience > 0:
-                await asyncio.wait({self._task}, timeout=patience)
+            task = self._in_flight()
+            if task is not None and patience > 0:
+                await asyncio.wait({task}, timeout=patience)
         finally:
-            task = self._task
+            task = self._in_flight()
             try:
                 if task is not None:
                     task.cancel()

@@ -7,7 +7,13 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from apivideo_auth import AccessToken, AuthenticatePayload, CredentialsRejectedError, RefreshTokenPayload
+from apivideo_auth import (
+    AccessToken,
+    AuthConnectionError,
+    AuthenticatePayload,
+    CredentialsRejectedError,
+    RefreshTokenPayload,
+)
 
 START_OF_2026 = 1_767_225_600.0
 
@@ -56,7 +62,7 @@ class Service:
     """Simulated endpoints with single-use refresh tokens.
 
     `answers` holds what the next calls do instead of answering: exceptions to raise, or tokens to answer. `gate` is
-    waited for by every call, if set.
+    waited for by every call, if set. `loses` says of which calls, by their number, the answer is lost after the work.
     """
 
     clock: Any
@@ -66,6 +72,7 @@ class Service:
     answers: deque[Any] = field(factory=deque)
     always: BaseException | None = None
     gate: asyncio.Event | None = None
+    loses: Callable[[int], bool] = lambda _number: False
     live_refresh_tokens: set[str] = field(factory=set)
     used_refresh_tokens: list[str] = field(factory=list)
     in_flight: int = 0
@@ -102,6 +109,8 @@ class Service:
                 self.live_refresh_tokens.remove(refresh_token)
             number = len(self.calls)
             self.live_refresh_tokens.add(f"made-up-refresh-{number}")
+            if self.loses(number):
+                raise AuthConnectionError("made-up: the answer was lost")
             return AccessToken(f"made-up-access-{number}", "Bearer", self.lifetime, f"made-up-refresh-{number}")
         finally:
             self.in_flight -= 1

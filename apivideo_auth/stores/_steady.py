@@ -117,7 +117,7 @@ class SteadySlot:
     async def changed(self, wait: float) -> None:
         """Return when somebody has committed or failed, or when `wait` seconds are over."""
         if self._down_since is None:
-            await self._ask(lambda slot: slot.changed(wait), budget=wait + BUDGET)
+            await self._ask(lambda slot: _patiently(slot, wait), budget=None)
         else:
             await self._private.changed(wait)
 
@@ -141,7 +141,7 @@ class SteadySlot:
                 return
 
     async def _ask(
-        self, operation: Callable[[Slot], Awaitable[_T]], *, budget: float = BUDGET
+        self, operation: Callable[[Slot], Awaitable[_T]], *, budget: float | None = BUDGET
     ) -> tuple[bool, _T | None]:
         """Return whether the store answered, and what. It is not asked while the breaker is open."""
         if self._down_since is not None and self._now() < self._retry_at:
@@ -222,6 +222,15 @@ class SteadySlot:
         """From now on the refresh token is the account's, or is not used again."""
         self._own = None
         await self._private.forget()
+
+
+async def _patiently(slot: Slot, wait: float) -> None:
+    """Wait for a change. That it took longer, as when the event loop was blocked, tells nothing about the store."""
+    try:
+        async with asyncio.timeout(wait + BUDGET):
+            await slot.changed(wait)
+    except TimeoutError:
+        return
 
 
 def _nothing() -> None:
