@@ -15,10 +15,10 @@ def account_name(base_url: str, api_key: str) -> str:
 def open_slot(store: TokenStore, *, base_url: str, api_key: str, clock: Clock, on_commit: Callable[[], None]) -> Slot:
     """Return the slot of an account."""
     account = account_name(base_url, api_key)
-    slot = store.open(account, clock=clock, on_commit=on_commit)
     if not store.leaves_process:
-        return slot
+        return store.open(account, clock=clock, on_commit=on_commit)
     from apivideo_auth._seal import Sealer  # noqa: PLC0415  its cryptography is optional
     from apivideo_auth.stores._sealed import SealedSlot  # noqa: PLC0415  as above
 
-    return SealedSlot(slot, Sealer(api_key, account))
+    sealer = Sealer(api_key, account)
+    return SealedSlot(store.open(account, clock=clock, on_commit=on_commit), sealer)

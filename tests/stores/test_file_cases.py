@@ -1,0 +1,51 @@
+"""The one table of cases, against records in files."""
+
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+
+from apivideo_auth._record import EMPTY, Claim, Commit, Fail
+from apivideo_auth.stores._codec import record_from_json, record_to_json
+from apivideo_auth.stores._file import FileStore
+from tests.record_cases import CASES, Case, differences
+from tests.stores.file_workers import nobody
+
+
+@frozen
+class StandingClock:
+    """A clock whose both hands stand at one moment: records in files are dated by the wall clock."""
+
+    now: float
+
+    def monotonic(self) -> float:
+        """Return another time than `utc`, so that mixing them up is seen."""
+        return -self.now
+
+    def utc(self) -> float:
+        """Return the moment of the case."""
+        return self.now
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_a_file_answers_as_the_table_says(tmp_path: Path, case: Case):
+    """The record that is in the file, the event and the moment give the answer and the record of the table."""
+    folder = tmp_path / "tokens"
+    folder.mkdir(mode=0o700)
+    file = folder / "account.json"
+    if case.before != EMPTY:
+        file.touch(0o600)
+        file.write_bytes(record_to_json(case.before))
+    slot = FileStore(folder).open("account", clock=StandingClock(case.now), on_commit=nobody)
+    match case.event:
+        case Claim():
+            answer: object = await slot.claim(case.event)
+        case Commit():
+            answer = await slot.commit(case.event)
+        case Fail():
+            answer = await slot.fail(case.event)
+        case None:
+            answer = await slot.read()
+    await slot.close()
+    after = record_from_json(file.read_bytes()) if file.exists() else EMPTY
+    assert [*differences(answer, case.answer, "the answer"), *differences(after, case.after, "the record")] == []

@@ -1,0 +1,274 @@
+"""The file store in bad company: files that others can see, damaged records, disks that fail."""
+
+import asyncio
+import errno
+import os
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import filelock
+import psutil
+import pytest
+
+from apivideo_auth._errors import TokenStoreError
+from apivideo_auth._record import Done, Dropped, Granted
+from apivideo_auth.stores import _record_file
+from apivideo_auth.stores._codec import record_to_json
+from apivideo_auth.stores._file import FileStore
+from tests.stores.file_workers import LEASE, RECORD, Workers, claim, commit
+
+
+@pytest.fixture
+async def workers(tmp_path: Path) -> AsyncIterator[Workers]:
+    """Workers that share one folder, which does not exist yet."""
+    workers = Workers(tmp_path / "tokens")
+    yield workers
+    await workers.close()
+
+
+# Who may see it.
+
+
+async def test_files_are_the_users_alone(workers):
+    """Whatever the process's mask says, the folder has mode 0700 and every file in it 0600."""
+    slot = workers.slot()
+    before = os.umask(0)
+    try:
+        await slot.claim(claim("first"))
+        modes: list[int] = []
+        replace = os.replace
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "replace", lambda a, b: (modes.append(Path(a).stat().st_mode), replace(a, b)))
+            await slot.commit(commit("first"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(workers.folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in workers.folder.iterdir()} == {0o600}
+    assert [stat.S_IMODE(mode) for mode in modes] == [0o600]
+
+
+@pytest.mark.parametrize("mode", [0o710, 0o701, 0o750, 0o755, 0o777, 0o1777])
+async def test_a_folder_that_others_can_enter_is_refused_and_left_as_it_is(workers, mode):
+    """Tokens are not put where others can get at them, and nobody's folder is changed."""
+    workers.folder.mkdir()
+    workers.folder.chmod(mode)
+    slot = workers.slot()
+    for operation in (slot.claim(claim("first")), slot.read(), slot.forget()):
+        with pytest.raises(TokenStoreError, match=r"others have access.*0700"):
+            await operation
+    assert stat.S_IMODE(workers.folder.stat().st_mode) == mode
+    assert not list(workers.folder.iterdir())
+
+
+async def test_where_there_are_no_modes_none_is_checked(workers, monkeypatch):
+    """On a system without them the mode bits mean nothing, and the folder's place protects it."""
+    monkeypatch.setattr(_record_file, "_POSIX", False)
+    workers.folder.mkdir(mode=0o755)
+    slot = workers.slot()
+    await slot.claim(claim("first"))
+    await slot.commit(commit("first"))
+    assert workers.record.version == "first"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o660])
+async def test_a_file_that_others_can_read_or_write_is_refused_and_left_as_it_is(workers, mode):
+    """What others could have read or written is not used, and not replaced either."""
+    workers.put(record_to_json(RECORD))
+    workers.file.chmod(mode)
+    slot = workers.slot()
+    for _ in range(2):
+        with pytest.raises(TokenStoreError, match=r"others have access.*0600"):
+            await slot.claim(claim("first"))
+    assert stat.S_IMODE(workers.file.stat().st_mode) == mode
+    assert workers.record == RECORD
+
+
+async def test_another_users_folder_or_file_is_refused(workers, monkeypatch):
+    """A folder or a file that belongs to somebody else is not used, whatever its mode."""
+    workers.put(record_to_json(RECORD))
+    slot = workers.slot()
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(TokenStoreError, match="another user"):
+        await slot.claim(claim("first"))
+    answers = iter([owner, owner + 1])
+    monkeypatch.setattr(os, "geteuid", lambda: next(answers))
+    with pytest.raises(TokenStoreError, match=r"json belongs to another user"):
+        await slot.claim(claim("first"))
+    assert workers.record == RECORD
+
+
+async def test_a_symbolic_link_in_the_files_place_is_not_followed(workers, tmp_path):
+    """A link neither gives another file's content nor is that file written to."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.touch(0o600)
+    elsewhere.write_bytes(record_to_json(RECORD))
+    workers.folder.mkdir(mode=0o700)
+    workers.file.symlink_to(elsewhere)
+    slot = workers.slot()
+    for _ in range(2):
+        with pytest.raises(TokenStoreError, match="symbolic link"):
+            await slot.claim(claim("first"))
+    assert elsewhere.read_bytes() == record_to_json(RECORD)
+
+
+async def test_a_symbolic_link_in_the_new_files_place_is_not_followed(workers, tmp_path):
+    """What lies where the new record is written is cleared away, and nothing is written through it."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"untouched")
+    workers.folder.mkdir(mode=0o700)
+    workers.file.with_suffix(".new").symlink_to(elsewhere)
+    assert isinstance(await workers.slot().claim(claim("first")), Granted)
+    assert elsewhere.read_bytes() == b"untouched"
+    assert not workers.file.is_symlink()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["a folder", "a pipe"])
+async def test_what_is_no_file_is_refused(workers, make):
+    """A folder or a pipe in the file's place is an error, and nobody waits for it."""
+    workers.folder.mkdir(mode=0o700)
+    make(workers.file)
+    with pytest.raises(TokenStoreError):
+        await workers.slot().claim(claim("first"))
+
+
+async def test_a_file_in_the_folders_place_is_refused(workers):
+    """A folder that is a file is an error, and the file stays."""
+    workers.folder.write_bytes(b"a file")
+    slot = workers.slot()
+    with pytest.raises(TokenStoreError):
+        await slot.claim(claim("first"))
+    with pytest.raises(TokenStoreError, match="no folder"):
+        await slot.read()
+    assert workers.folder.read_bytes() == b"a file"
+
+
+# Damage.
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        bytes(record_to_json(RECORD))[:-20],
+        b"\x00" * 300,
+        b"a foreign file",
+        b"{}",
+        b"[" * 100_000,
+        b" " * 2_000_000,
+    ],
+    ids=["empty", "cut short", "zeros", "foreign", "an object", "deep", "large"],
+)
+async def test_a_record_that_cannot_be_read_is_reported_once_and_then_replaced(workers, content):
+    """The first look raises, so that somebody hears of it; from then on it is an empty record, which the next claim
+    replaces: the account heals by itself.
+    """
+    workers.put(content)
+    slot = workers.slot()
+    with pytest.raises(TokenStoreError, match="cannot be read") as caught:
+        await slot.claim(claim("first"))
+    assert "foreign file" not in str(caught.value)
+    assert workers.file.read_bytes() == content
+    assert await slot.read() is None
+    assert workers.file.read_bytes() == content
+    granted = await slot.claim(claim("first"))
+    assert isinstance(granted, Granted)
+    assert await slot.commit(commit("first")) == Done()
+    assert workers.record.version == "first"
+
+
+async def test_damage_is_reported_once_to_a_process_and_again_when_it_is_another(workers):
+    """All workers of a process share the report; another damage is another report."""
+    one, other = workers.slot(), workers.slot()
+    for content in (b"damaged", b"damaged otherwise"):
+        workers.put(content)
+        with pytest.raises(TokenStoreError):
+            await one.read()
+        assert await other.read() is None
+
+
+async def test_a_holder_whose_record_was_damaged_is_told_and_then_dropped(workers):
+    """The claim is gone with the record: the commit does not count, and the damaged file is left for the next claim."""
+    slot = workers.slot()
+    await slot.claim(claim("first"))
+    workers.put(b"damaged")
+    with pytest.raises(TokenStoreError):
+        await slot.commit(commit("first"))
+    assert await slot.commit(commit("first")) == Dropped(token=None)
+    assert workers.file.read_bytes() == b"damaged"
+
+
+# The disk.
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("call", ["fsync", "replace", "open"])
+async def test_a_disk_that_fails_is_one_error_and_leaves_the_record_as_it_was(workers, monkeypatch, call, number):
+    """A full, broken or read-only disk: `TokenStoreError`, the old record, no file left; and it works again after."""
+    workers.put(record_to_json(RECORD))
+    slot = workers.slot()
+    await slot.read()
+    real, files = getattr(os, call), psutil.Process().num_fds()
+
+    def failing(first, *rest, **named):
+        if call == "open" and not str(first).endswith(".new"):
+            return real(first, *rest, **named)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, call, failing)
+    with pytest.raises(TokenStoreError, match=os.strerror(number)) as caught:
+        await slot.claim(claim("first", seen="stored"))
+    assert str(workers.folder) in str(caught.value)
+    monkeypatch.undo()
+    assert workers.record == RECORD
+    assert {path.suffix for path in workers.folder.iterdir()} == {".json", ".lock"}
+    assert psutil.Process().num_fds() == files
+    assert isinstance(await slot.claim(claim("first", seen="stored")), Granted)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE])
+async def test_a_file_that_cannot_be_read_is_one_error(workers, monkeypatch, number):
+    """Whatever keeps the file from being read is a `TokenStoreError`, each time, and is no reason to replace it."""
+    workers.put(record_to_json(RECORD))
+    slot, real = workers.slot(), os.open
+
+    def failing(path, *rest, **named):
+        if str(path).endswith(".json"):
+            raise OSError(number, os.strerror(number))
+        return real(path, *rest, **named)
+
+    monkeypatch.setattr(os, "open", failing)
+    for _ in range(2):
+        with pytest.raises(TokenStoreError, match=os.strerror(number)):
+            await slot.claim(claim("first"))
+    monkeypatch.undo()
+    assert workers.record == RECORD
+
+
+async def test_a_file_system_without_locks_is_one_error(workers, monkeypatch):
+    """Without a lock nothing is read or written."""
+
+    def acquire(self, **options):
+        raise NotImplementedError
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    with pytest.raises(TokenStoreError, match="NotImplementedError"):
+        await workers.slot().claim(claim("first"))
+    assert not workers.file.exists()
+
+
+async def test_a_file_that_vanishes_under_the_waiting_or_cannot_be_looked_at(workers, monkeypatch):
+    """A deleted record is a change; a look that fails is a `TokenStoreError`."""
+    slot = workers.slot()
+    await slot.claim(claim("first"))
+    waiting = asyncio.create_task(slot.changed(LEASE))
+    await workers.slot(FileStore(workers.folder)).forget()
+    await asyncio.wait_for(waiting, 5.0)
+
+    def failing(self, **options):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "stat", failing)
+    with pytest.raises(TokenStoreError):
+        await slot.changed(LEASE)

@@ -1,0 +1,133 @@
+"""The file store among processes: they contend, die, stand still and go on."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from apivideo_auth._errors import TokenStoreError
+from apivideo_auth._record import Changed, Done, Granted, Held
+from tests.stores.file_workers import LEASE, Workers, claim, commit
+
+
+@pytest.fixture
+async def workers(tmp_path: Path) -> AsyncIterator[Workers]:
+    """Workers that share one folder, which does not exist yet."""
+    workers = Workers(tmp_path / "tokens")
+    yield workers
+    await workers.close()
+
+
+async def test_of_many_processes_that_claim_at_once_one_is_granted(workers):
+    """Eight processes are let go at the same moment, again and again: one claim is granted each time, no refresh token
+    is given out twice, and everybody gets an answer.
+    """
+    processes = [await workers.process() for _ in range(8)]
+    given: list[str] = []
+    seen = None
+    for number in range(6):
+        for index, process in enumerate(processes):
+            process.order("claim", id=f"{number}-{index}", seen=seen)
+        answers = [await process.answer() for process in processes]
+        words = [answer["answer"] for answer in answers]
+        assert sorted(words) == ["Granted"] + ["Held"] * 7
+        holder = words.index("Granted")
+        if answers[holder]["refresh"] is not None:
+            given.append(answers[holder]["refresh"])
+        seen = f"{number}-{holder}"
+        assert (await processes[holder].does("commit", id=seen))["answer"] == "Done"
+        for process in processes:
+            assert (await process.does("read"))["version"] == seen
+    assert len(given) == len(set(given)) == 5
+
+
+async def test_a_killed_holder_is_replaced_when_its_lease_is_over(workers):
+    """Nobody else may renew until the last moment of a dead holder's lease, and anybody from then on; its refresh
+    token, whose fate is unknown, is not given out again.
+    """
+    slot, holder = workers.slot(), await workers.process()
+    await slot.claim(claim("first"))
+    await slot.commit(commit("first"))
+    assert (await holder.does("claim", id="holder", seen="first"))["refresh"] == "refresh of first"
+    await holder.killed()
+    workers.clock.now += LEASE - 0.25
+    assert await slot.claim(claim("second", seen="first")) == Held(wait=0.25)
+    workers.clock.now += 0.25
+    granted = await slot.claim(claim("second", seen="first"))
+    assert isinstance(granted, Granted)
+    assert granted.refresh is None
+
+
+async def test_a_holder_that_was_stopped_past_its_lease_overwrites_nothing(workers):
+    """A holder stands still while its lease runs out and another renews: when it goes on, its commit is dropped and it
+    is given the newer token.
+    """
+    slot, holder = workers.slot(), await workers.process()
+    assert (await holder.does("claim", id="holder"))["answer"] == "Granted"
+    holder.signal(signal.SIGSTOP)
+    workers.clock.now += LEASE
+    assert isinstance(await slot.claim(claim("second")), Granted)
+    assert await slot.commit(commit("second")) == Done()
+    before = workers.file.read_bytes()
+    holder.order("commit", id="holder", now=workers.clock.now)
+    holder.signal(signal.SIGCONT)
+    assert await holder.answer() == {"answer": "Dropped", "version": "second", "refresh": None}
+    assert (await holder.does("fail", id="holder"))["answer"] == "Dropped"
+    assert workers.file.read_bytes() == before
+
+
+async def test_a_writer_that_is_killed_in_the_middle_tears_nothing(workers):
+    """A process dies with the new record written and not yet in place: the old one is there, the lock is free, and
+    what it left is cleared away by the next writer.
+    """
+    slot, writer = workers.slot(), await workers.process()
+    await slot.claim(claim("first"))
+    await slot.commit(commit("first"))
+    before = workers.file.read_bytes()
+    writer.order("die in replace", id="writer", seen="first")
+    await writer.died()
+    assert workers.file.read_bytes() == before
+    assert workers.file.with_suffix(".new").exists()
+    granted = await slot.claim(claim("second", seen="first"))
+    assert isinstance(granted, Granted)
+    assert granted.refresh == b"refresh of first"
+    assert {path.suffix for path in workers.folder.iterdir()} == {".json", ".lock"}
+
+
+async def test_a_process_that_stands_still_with_the_lock_costs_a_bounded_wait(workers):
+    """Whoever needs the lock meanwhile is told that the store is busy, in less than an operation's half second, while
+    the event loop goes on; when the process is killed all is well again.
+    """
+    slot, writer = workers.slot(), await workers.process()
+    await slot.claim(claim("first"))
+    await slot.commit(commit("first"))
+    writer.order("stall in replace", id="writer", seen="first")
+    assert await writer.answer() == {"answer": "stalled"}
+    loop = asyncio.get_running_loop()
+    began, rounds = loop.time(), 0
+    reading, claiming = asyncio.create_task(slot.read()), asyncio.create_task(slot.claim(claim("second")))
+    while not (reading.done() and claiming.done()):
+        rounds += 1
+        await asyncio.sleep(0.001)
+    assert loop.time() - began < 2.0
+    assert rounds > 10
+    for task in (reading, claiming):
+        with pytest.raises(TokenStoreError, match="busy"):
+            await task
+    await writer.killed()
+    read = await slot.read()
+    assert read is not None
+    assert read.version == "first"
+
+
+async def test_a_commit_of_another_process_ends_the_waiting(workers):
+    """Who waits for another process's renewal sees its end long before the lease is over."""
+    slot, holder = workers.slot(), await workers.process()
+    await holder.does("claim", id="holder")
+    assert await slot.claim(claim("second")) == Held(wait=LEASE)
+    waiting = asyncio.create_task(slot.changed(LEASE))
+    assert (await holder.does("commit", id="holder"))["answer"] == "Done"
+    await asyncio.wait_for(waiting, 5.0)
+    assert isinstance(await slot.claim(claim("second")), Changed)
