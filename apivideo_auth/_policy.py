@@ -43,6 +43,9 @@ LONGEST_ATTEMPT: Final = 60.0
 LONGEST_LEASE: Final = LONGEST_ATTEMPT + LEASE_MARGIN
 """No lease is longer; a record that says so was damaged."""
 
+ROUNDING: Final = 1.0
+"""A moment may lie further ahead than it can by this: sums of floats are rounded, and clocks are set by a little."""
+
 LIFETIME_LONGEST: Final = 86_400.0
 """At most a day is believed of `expires_in`."""
 

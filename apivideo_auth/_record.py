@@ -17,6 +17,7 @@ from apivideo_auth._policy import (
     LONGEST_PAUSE,
     REJECTION_FIRST,
     REJECTION_LONGEST,
+    ROUNDING,
     UNREFUSED,
     YOUNG,
 )
@@ -31,7 +32,8 @@ class Record:
     - `refresh`: the refresh token; none when it was taken out by a claim, refused, or of unknown fate.
     - `claim_id`, `claim_until`: who may renew, and until when.
     - `not_before`, `failure`, `failures`, `failing_since`: the pause after failures in a row.
-    - `rejected_at`, `spacing`, `spaced_until`: the last 401, and the spacing of renewals that 401s cause.
+    - `rejected_at`: the first 401 on the current token; `unrejected_since`: since when no token was refused before it.
+    - `spacing`, `spaced_until`: the spacing of renewals that 401s cause.
     """
 
     version: str | None = None
@@ -47,6 +49,7 @@ class Record:
     failures: int = 0
     failing_since: float = 0.0
     rejected_at: float | None = None
+    unrejected_since: float | None = None
     spacing: float = 0.0
     spaced_until: float = 0.0
 
@@ -188,8 +191,7 @@ def claim(record: Record, event: Claim, now: float) -> tuple[Record, ClaimAnswer
     held = _ahead(record.claim_until, now, LONGEST_LEASE) if record.claim_id is not None else 0.0
     if held > 0:
         return record, Held(wait=held)
-    quiet = _quiet_since_last_401(record, now)
-    if event.rejected:
+    if event.rejected and record.rejected_at is None:
         record = evolve(record, rejected_at=now)
     cooling = _ahead(record.not_before, now, LONGEST_PAUSE)
     if cooling > 0 and record.failure is not None:
@@ -206,7 +208,7 @@ def claim(record: Record, event: Claim, now: float) -> tuple[Record, ClaimAnswer
         )
         if spaced > 0:
             return record, Spaced(wait=spaced)
-        grown = REJECTION_FIRST if quiet else max(REJECTION_FIRST, 2 * record.spacing)
+        grown = REJECTION_FIRST if _was_trusted(record) else max(REJECTION_FIRST, 2 * record.spacing)
         spacing = min(grown, REJECTION_LONGEST)
         record = evolve(record, spacing=spacing, spaced_until=now + spacing)
     granted = Granted(
@@ -237,6 +239,8 @@ def commit(record: Record, event: Commit, now: float) -> tuple[Record, EndAnswer
         failure=None,
         failures=0,
         failing_since=0.0,
+        rejected_at=None,
+        unrejected_since=_unrejected_since(record, now),
     )
     return committed, Done()
 
@@ -260,12 +264,22 @@ def fail(record: Record, event: Fail, now: float) -> tuple[Record, EndAnswer]:
 def _ahead(moment: float, now: float, longest: float) -> float:
     """Return how far `moment` lies ahead; 0 if it is past, or further off than such moments ever are."""
     ahead = moment - now
-    return ahead if 0 < ahead <= longest else 0.0
+    return min(ahead, longest) if 0 < ahead <= longest + ROUNDING else 0.0
 
 
 def _failing_for(record: Record, now: float) -> float:
     return max(0.0, now - record.failing_since) if record.failures else 0.0
 
 
-def _quiet_since_last_401(record: Record, now: float) -> bool:
-    return record.rejected_at is None or not 0 <= now - record.rejected_at < UNREFUSED
+def _unrejected_since(record: Record, now: float) -> float:
+    """Return since when no token was refused, for a record that takes a new one."""
+    if record.rejected_at is not None or record.unrejected_since is None:
+        return now
+    return record.unrejected_since
+
+
+def _was_trusted(record: Record) -> bool:
+    """Say whether tokens lived unrefused for long before the current one was refused."""
+    if record.rejected_at is None or record.unrejected_since is None:
+        return False
+    return record.rejected_at - record.unrejected_since >= UNREFUSED

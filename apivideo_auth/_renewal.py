@@ -160,7 +160,7 @@ async def _use(account: Account, wish: Wish, claim_id: str, claimed_at: float, g
     answer = await _call(account, refresh)
     arrived_at = account.clock.monotonic()
     if isinstance(answer, Failure):
-        return await _fail(account, claim_id, path, granted, answer, _usable_again(answer, refresh))
+        return await _fail(account, wish, claim_id, path, granted, answer, _usable_again(answer, refresh))
     lifetime = believed_lifetime(answer.expires_in)
     remaining = lifetime - (arrived_at - sent_at)
     new_refresh = None if answer.refresh_token is None else SecretBytes(answer.refresh_token.encode())
@@ -169,7 +169,7 @@ async def _use(account: Account, wish: Wish, claim_id: str, claimed_at: float, g
             kind="invalid",
             message=f"{path} answered a token of {lifetime:g} seconds that had ended when it arrived",
         )
-        return await _fail(account, claim_id, path, granted, late, new_refresh)
+        return await _fail(account, wish, claim_id, path, granted, late, new_refresh)
     ended = await account.slot.commit(
         Commit(
             id=claim_id,
@@ -208,7 +208,13 @@ def _usable_again(failure: Failure, refresh: bytes | None) -> bytes | None:
 
 
 async def _fail(  # noqa: PLR0913, PLR0917  what the holder of a claim knows
-    account: Account, claim_id: str, path: Path, granted: Granted, failure: Failure, refresh: bytes | None
+    account: Account,
+    wish: Wish,
+    claim_id: str,
+    path: Path,
+    granted: Granted,
+    failure: Failure,
+    refresh: bytes | None,
 ) -> Outcome:
     """End the claim without a token, and say what follows."""
     if path == "/auth/refresh" and failure.kind == "credentials":
@@ -216,6 +222,9 @@ async def _fail(  # noqa: PLR0913, PLR0917  what the holder of a claim knows
         return RefreshRefused(failure=failure)
     failures = granted.failures + 1
     pause = pause_after(failure, failures=failures, draw=account.draw())
-    await account.slot.fail(Fail(id=claim_id, pause=pause, failure=failure, refresh=refresh))
+    ended = await account.slot.fail(Fail(id=claim_id, pause=pause, failure=failure, refresh=refresh))
+    if isinstance(ended, Dropped):
+        # Somebody else has claimed since: the pause is not the account's, and there may be a token.
+        return Held(wait=0.0) if ended.token is None or not wish.welcomes(ended.token) else Adopted(token=ended.token)
     cooling = Cooling(wait=pause, failure=failure, failures=failures, failing_for=granted.failing_for)
     return Failed(cooling=cooling, path=path)

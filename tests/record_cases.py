@@ -6,13 +6,13 @@ file and Redis all have to agree with it; `differences` compares what they say w
 
 import math
 from collections.abc import Iterator
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 from attrs import evolve, frozen
 
 from apivideo_auth._errors import Failure
-from apivideo_auth._policy import LIFETIME_LONGEST, LONGEST_LEASE, LONGEST_PAUSE, REJECTION_LONGEST, UNREFUSED
+from apivideo_auth._policy import LIFETIME_LONGEST, LONGEST_LEASE, LONGEST_PAUSE, REJECTION_LONGEST, ROUNDING, UNREFUSED
 from apivideo_auth._record import (
     EMPTY,
     Changed,
@@ -61,8 +61,8 @@ def differences(actual: object, expected: object, where: str = "it") -> Iterator
     if isinstance(expected, float) and isinstance(actual, float | int):
         if not math.isclose(actual, expected, rel_tol=0.0, abs_tol=TOLERANCE):
             yield f"{where} is {actual!r}, not {expected!r}"
-    elif attrs.has(type(expected)) and type(actual) is type(expected):
-        for attribute in attrs.fields(type(expected)):
+    elif attrs.has(expected.__class__) and type(actual) is type(expected):
+        for attribute in attrs.fields(expected.__class__):
             name = attribute.name
             yield from differences(getattr(actual, name), getattr(expected, name), f"{where}.{name}")
     elif actual != expected:
@@ -117,22 +117,28 @@ def _unchanged(name: str, record: Record, event: Event | None, answer: Answer) -
     return Case(name=name, before=record, event=event, answer=answer, after=record)
 
 
-def _granted(name: str, record: Record, event: Claim, answer: Granted, **also: float) -> Case:
+def _granted(name: str, record: Record, event: Claim, answer: Granted, **also: Any) -> Case:
     """Return a case of a claim that is granted: the refresh token is out, the lease runs; `also` changes too."""
     after = evolve(record, refresh=None, claim_id=event.id, claim_until=NOW + event.lease, **also)
     return Case(name=name, before=record, event=event, answer=answer, after=after)
 
 
+def _rejected(record: Record) -> Record:
+    """Return a record whose token was refused now, if it was not before."""
+    return record if record.rejected_at is not None else evolve(record, rejected_at=NOW)
+
+
 def _spaced(name: str, record: Record, wait: float) -> Case:
     """Return a case of a claim after a 401 that comes too soon; the 401 is noted."""
-    return Case(
-        name=name, before=record, event=REJECTED, answer=Spaced(wait=wait), after=evolve(record, rejected_at=NOW)
-    )
+    return Case(name=name, before=record, event=REJECTED, answer=Spaced(wait=wait), after=_rejected(record))
 
 
 def _after_401(name: str, record: Record, spacing: float) -> Case:
     """Return a case of a claim after a 401 that is granted; `spacing` is the least time to the next."""
-    return _granted(name, record, REJECTED, GRANTED, rejected_at=NOW, spacing=spacing, spaced_until=NOW + spacing)
+    rejected_at = _rejected(record).rejected_at
+    return _granted(
+        name, record, REJECTED, GRANTED, rejected_at=rejected_at, spacing=spacing, spaced_until=NOW + spacing
+    )
 
 
 def _ending_at(moment: float) -> Record:
@@ -230,7 +236,7 @@ LEASES: Final = [
     ),
     _granted(
         "a lease longer than leases are is none",
-        evolve(HELD, claim_until=NOW + LONGEST_LEASE + STEP),
+        evolve(HELD, claim_until=NOW + LONGEST_LEASE + ROUNDING + STEP),
         CLAIM,
         evolve(GRANTED, refresh=None),
     ),
@@ -250,7 +256,7 @@ PAUSES: Final = [
     ),
     _granted(
         "a pause longer than pauses are is none",
-        evolve(PAUSED, not_before=NOW + LONGEST_PAUSE + STEP),
+        evolve(PAUSED, not_before=NOW + LONGEST_PAUSE + ROUNDING + STEP),
         CLAIM,
         _AFTER_FAILURES,
     ),
@@ -292,12 +298,22 @@ REJECTIONS: Final = [
     _spaced("a token of almost a second is too young", _committed_at(NOW - 1 + STEP), STEP),
     _after_401("a token of a second is renewed", _committed_at(NOW - 1), 1.0),
     _after_401("a token of more than a second is renewed", _committed_at(NOW - 1 - STEP), 1.0),
-    _after_401("a token of the future, after the clock went back, is not young", _committed_at(NOW + STEP), 1.0),
+    _spaced("a token of the near future is young", _committed_at(NOW + ROUNDING), 1.0),
+    _after_401(
+        "a token of the future, after the clock went back, is not young", _committed_at(NOW + ROUNDING + STEP), 1.0
+    ),
     _spaced("the last renewal after a 401 is too recent", _spaced_until(NOW + 20), 20.0),
     _spaced("the spacing ends in a moment", _spaced_until(NOW + STEP), STEP),
     _after_401("the spacing ends now", _spaced_until(NOW), 60.0),
     _spaced("the longest spacing is kept", _spaced_until(NOW + REJECTION_LONGEST), REJECTION_LONGEST),
-    _after_401("a spacing longer than spacings are is none", _spaced_until(NOW + REJECTION_LONGEST + STEP), 60.0),
+    _after_401(
+        "a spacing longer than spacings are is none", _spaced_until(NOW + REJECTION_LONGEST + ROUNDING + STEP), 60.0
+    ),
+    _spaced(
+        "a spacing beyond the longest by rounding is the longest",
+        _spaced_until(NOW + REJECTION_LONGEST + ROUNDING),
+        REJECTION_LONGEST,
+    ),
     _spaced("young and spaced: the spacing is longer", evolve(_spaced_until(NOW + 20), committed_at=NOW), 20.0),
     _spaced("young and spaced: the youth is longer", evolve(_spaced_until(NOW + STEP), committed_at=NOW), 1.0),
     _granted("other reasons need not wait for a token to age", _committed_at(NOW), CLAIM, GRANTED),
@@ -322,17 +338,26 @@ REJECTIONS: Final = [
     *(
         _after_401(
             f"the spacing of a minute {name}",
-            evolve(TOKEN, rejected_at=rejected_at, spacing=60.0, spaced_until=NOW - 1),
+            evolve(TOKEN, unrejected_since=since, rejected_at=rejected_at, spacing=60.0, spaced_until=NOW - 1),
             spacing,
         )
-        for name, rejected_at, spacing in [
-            ("stays, with the last 401 now", NOW, 60.0),
-            ("stays, with the last 401 almost a minute ago", NOW - UNREFUSED + STEP, 60.0),
-            ("falls back, with the last 401 a minute ago", NOW - UNREFUSED, 1.0),
-            ("falls back, with the last 401 long ago", NOW - 900, 1.0),
-            ("falls back, with a 401 of the future after the clock went back", NOW + STEP, 1.0),
-            ("falls back, with no 401 known", None, 1.0),
+        for name, since, rejected_at, spacing in [
+            ("stays, after almost a minute unrefused", NOW - UNREFUSED + STEP, None, 60.0),
+            ("falls back, after a minute unrefused", NOW - UNREFUSED, None, 1.0),
+            ("falls back, after an hour unrefused", NOW - 3600, None, 1.0),
+            ("stays, if the token was refused early", NOW - 3600, NOW - 3600 + 1, 60.0),
+            ("stays, if the token was refused at almost a minute", NOW - 3600, NOW - 3600 + UNREFUSED - STEP, 60.0),
+            ("falls back, if the token was first refused at a minute", NOW - 3600, NOW - 3600 + UNREFUSED, 1.0),
+            ("stays, after the clock went back", NOW + 3600, None, 60.0),
+            ("stays, if it is not known since when", None, None, 60.0),
         ]
+    ),
+    Case(
+        name="the first 401 on a token is noted in a pause too",
+        before=PAUSED,
+        event=REJECTED,
+        answer=_cooling(10.0),
+        after=evolve(PAUSED, rejected_at=NOW),
     ),
 ]
 
@@ -356,11 +381,11 @@ PRECEDENCE: Final = [
     ),
     _unchanged("then somebody else's claim; a 401 is his to mend", _ALL_AT_ONCE, REJECTED, Held(wait=10.0)),
     Case(
-        name="then a pause; the 401 is noted",
+        name="then a pause; the first 401 is noted already",
         before=_NOT_HELD,
         event=REJECTED,
         answer=_cooling(10.0),
-        after=evolve(_NOT_HELD, rejected_at=NOW),
+        after=_NOT_HELD,
     ),
     _spaced("then the spacing", _NOT_PAUSED, 3.0),
     _granted("then the claim is granted", _NOT_PAUSED, CLAIM, evolve(GRANTED, refresh=None)),
@@ -373,6 +398,7 @@ COMMITTED: Final = evolve(
     refresh=b"made-up-refresh-2",
     committed_at=NOW,
     ends_at=NOW + 3590,
+    unrejected_since=NOW,
 )
 _SPACED_MINE: Final = evolve(MINE, rejected_at=NOW - 5, spacing=4.0, spaced_until=NOW + 3)
 
@@ -397,7 +423,19 @@ COMMITS: Final = [
         "a token leaves the spacing of 401s",
         _SPACED_MINE,
         COMMIT,
-        evolve(COMMITTED, rejected_at=NOW - 5, spacing=4.0, spaced_until=NOW + 3),
+        evolve(COMMITTED, spacing=4.0, spaced_until=NOW + 3),
+    ),
+    _committed(
+        "tokens that nobody refused go on being trusted",
+        evolve(MINE, unrejected_since=NOW - 50),
+        COMMIT,
+        evolve(COMMITTED, unrejected_since=NOW - 50),
+    ),
+    _committed(
+        "a token in place of a refused one begins anew",
+        evolve(MINE, unrejected_since=NOW - 50, rejected_at=NOW - 1),
+        COMMIT,
+        COMMITTED,
     ),
     _committed("a lease that lapses now, and nobody else claimed", evolve(MINE, claim_until=NOW), COMMIT, COMMITTED),
     _committed(

@@ -108,7 +108,7 @@ def test_default_leeway_leaves_time_between_stale_and_expired(refresh_at: float,
 def test_the_moments_keep_their_order(
     lifetime: float, refresh_at: float, leeway: float | None, draw: float, begins_at: float
 ) -> None:
-    """From a second to a day, a token is first stale, then expired, then ended, and stale never later than asked for."""
+    """From a second to a day, a token is first stale, then expired, then ended, and never stale too late."""
     policy = RefreshPolicy(refresh_at=refresh_at, leeway=leeway)
     when = moments(policy, begins_at=begins_at, lifetime=lifetime, draw=draw)
     assert begins_at < when.stale_from < when.expired_from <= when.ends_at == begins_at + lifetime
@@ -147,7 +147,7 @@ def test_backoff_doubles_with_full_jitter(kind: FailureKind, failures: int, boun
         (60.0, 0.5, 60.0),
         (60.001, 0.5, 60.0),
         (1e300, 0.5, 60.0),
-        (10**400, 0.5, 60.0),
+        pytest.param(10**400, 0.5, 60.0, id="401 digits"),
         (INFINITY, 0.5, 60.0),
         (-INFINITY, 0.5, 1.0),
         (NAN, 0.5, 1.0),
@@ -185,7 +185,7 @@ def test_a_store_is_left_alone_for_longer_and_longer(failures: int, bound: float
     """The pause of a store doubles from 1 s to 30 s, and at least half of it is kept."""
     assert store_pause(failures, draw=0.0) == bound
     assert store_pause(failures, draw=0.5) == bound * 3 / 4
-    assert bound / 2 < store_pause(failures, draw=ALMOST_ONE) <= bound
+    assert bound / 2 <= store_pause(failures, draw=ALMOST_ONE) <= bound
 
 
 # What is believed, and what can be asked for.
@@ -201,7 +201,7 @@ def test_a_store_is_left_alone_for_longer_and_longer(failures: int, bound: float
         (86_399, 86_399.0),
         (86_400, 86_400.0),
         (86_401, 86_400.0),
-        (10**400, 86_400.0),
+        pytest.param(10**400, 86_400.0, id="401 digits"),
         (INFINITY, 86_400.0),
     ],
 )
@@ -266,7 +266,8 @@ def test_values_at_the_edge_are_taken(name: str, value: Any) -> None:
         ("attempt_timeout", math.nextafter(60.0, 61.0)),
         ("deadline", -5e-324),
         ("close_timeout", -1),
-        *((name, value) for name in FIELDS for value in (NAN, INFINITY, -INFINITY, 10**400)),
+        *((name, value) for name in FIELDS for value in (NAN, INFINITY, -INFINITY)),
+        *(pytest.param(name, 10**400, id=f"{name}-401 digits") for name in FIELDS),
     ],
 )
 def test_values_past_the_edge_are_value_errors(name: str, value: Any) -> None:
@@ -287,13 +288,13 @@ def test_what_is_no_number_is_a_type_error(name: str, value: Any) -> None:
 def test_only_the_leeway_may_be_none(name: str) -> None:
     """`None` is a `TypeError` where it has no meaning."""
     with pytest.raises(TypeError, match=rf"RefreshPolicy\.{name}"):
-        RefreshPolicy(**{name: None})
+        RefreshPolicy(**{name: None})  # type: ignore[arg-type]
 
 
 def test_a_policy_is_frozen_and_keyword_only() -> None:
     """A policy cannot be changed, and its fields are given by name."""
     with pytest.raises(TypeError):
-        RefreshPolicy(0.5)  # type: ignore[misc]
+        RefreshPolicy(0.5)  # type: ignore[call-arg]
     with pytest.raises(AttributeError):
         RefreshPolicy().deadline = 1.0  # type: ignore[misc]
 

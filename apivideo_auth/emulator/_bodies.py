@@ -4,6 +4,7 @@ from contextlib import suppress
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from apivideo_auth.emulator._multipart import FileCounter, boundary_of
 from apivideo_auth.emulator._payload import Payload, parse_payload
@@ -15,6 +16,8 @@ FILE_LIMIT: Final = 200 * 1_048_576
 """Bytes of a file that is uploaded whole."""
 CHUNK_LIMIT: Final = 128 * 1_048_576
 """Bytes of a chunk."""
+BROKEN_BODY: Final = (web.RequestPayloadError, HttpProcessingError)
+"""What reading a body raises that is not framed as its headers say, by the one or the other of aiohttp's parsers."""
 
 
 async def read_payload(request: web.BaseRequest) -> Payload:
@@ -30,7 +33,7 @@ async def read_ahead(request: web.BaseRequest) -> None:
     length = request.content_length
     is_upload = request.headers.get("Content-Type", "").lower().startswith("multipart/")
     if length is not None and length <= PAYLOAD_LIMIT and not is_upload:
-        with suppress(web.RequestPayloadError):
+        with suppress(*BROKEN_BODY):
             await request.read()
 
 

@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import sys
 from collections.abc import Mapping
 from typing import Final
 
@@ -13,7 +14,7 @@ from apivideo_auth.emulator._listener import Connection
 
 _MALFORMED: Final = b'{"token_type": "Bearer", "expires_in": 36'
 _PIECE: Final = b" " * 65_536
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_NO_LINGERING: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 _GOOD: Final = range(200, 300)
 
 
@@ -51,10 +52,8 @@ def cut(request: web.BaseRequest) -> web.Response:
     """Cut the connection with a reset, and return a response that goes nowhere."""
     transport = request.transport
     if transport is not None:
-        raw: socket.socket | None = transport.get_extra_info("socket")
-        if raw is not None:
-            # Without lingering, closing sends RST and not FIN.
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        # Without lingering, closing sends RST and not FIN.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
         transport.abort()
     return web.Response()
 

@@ -56,7 +56,7 @@ RateLimits.PRODUCTION = RateLimits(uploads=100, writes=200, reads=500)
 class _Window:
     """A minute that began with its first request."""
 
-    ends_at: float
+    started_at: float
     used: int = 0
 
 
@@ -83,9 +83,9 @@ class RateLimiter:
         return {
             "X-RateLimit-Limit": str(limit),
             "X-RateLimit-Remaining": str(limit - window.used),
-            "X-RateLimit-Retry-After": str(math.ceil(window.ends_at - now)),
+            "X-RateLimit-Retry-After": str(math.ceil(_WINDOW - (now - window.started_at))),
         }
 
     def _window(self, kind: Kind, now: float) -> _Window:
         window = self._windows.get(kind)
-        return _Window(ends_at=now + _WINDOW) if window is None or now >= window.ends_at else window
+        return _Window(now) if window is None or now - window.started_at >= _WINDOW else window

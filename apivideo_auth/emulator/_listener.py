@@ -7,7 +7,10 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
+from yarl import URL
 
 from apivideo_auth.emulator._answers import answer_of, response_of
 from apivideo_auth.emulator._cors import ANYBODY
@@ -29,6 +32,14 @@ class Connection(web.RequestHandler):
         super().__init__(manager, **kwargs)
         self.gone = asyncio.Event()
 
+    def data_received(self, data: bytes) -> None:
+        """Cut the connection where the parser fails, before the loop logs a traceback with the request in it."""
+        try:
+            super().data_received(data)
+        except Exception:  # noqa: BLE001  whatever it is, it is the client's doing
+            assert self.transport is not None, "the data came by it"
+            self.transport.abort()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """Wake who waits for the end of the connection."""
         super().connection_lost(exc)
@@ -42,6 +53,22 @@ class Connection(web.RequestHandler):
 
     def log_exception(self, *_args: object, **_kwargs: object) -> None:
         """Log no traceback, since it would show the request."""
+
+
+def request_of(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: web.RequestHandler,
+    writer: AbstractStreamWriter,
+    task: "asyncio.Task[None]",
+) -> web.BaseRequest:
+    """Return a request. One whose target is no URL, on which older versions of aiohttp fail, is taken to be for `/`."""
+    loop = asyncio.get_running_loop()
+    try:
+        return web.BaseRequest(message, payload, protocol, writer, task, loop)
+    except ValueError:
+        message = message._replace(url=URL("/"), path="/")
+        return web.BaseRequest(message, payload, protocol, writer, task, loop)
 
 
 class Listener:
@@ -73,7 +100,7 @@ class Listener:
             finally:
                 self._requests.discard(task)
 
-        self._web_server = web.Server(handle)
+        self._web_server = web.Server(handle, request_factory=request_of)
         await self._server.start_serving()
 
     async def close(self) -> None:

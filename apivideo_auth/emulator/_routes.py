@@ -7,6 +7,7 @@ from aiohttp import web
 from attrs import evolve, frozen
 
 from apivideo_auth.emulator._answers import Answer, answer_of
+from apivideo_auth.emulator._bodies import BROKEN_BODY
 from apivideo_auth.emulator._description import description
 from apivideo_auth.emulator._endpoints import AuthEndpoints
 from apivideo_auth.emulator._limits import Kind
@@ -29,7 +30,7 @@ class Routes:
             return await self._work(request)(request)
         except Problem as problem:
             return answer_of(problem)
-        except web.RequestPayloadError:
+        except BROKEN_BODY:
             return answer_of(request_malformed())
 
     def _work(self, request: web.BaseRequest) -> Work:

@@ -13,7 +13,7 @@ local key = KEYS[1]
 local NUMBERS = {
   'lifetime', 'ends_at', 'claim_until', 'not_before', 'failures', 'failing_since', 'spacing', 'spaced_until',
 }
-local NUMBERS_OR_NONE = { 'committed_at', 'rejected_at' }
+local NUMBERS_OR_NONE = { 'committed_at', 'rejected_at', 'unrejected_since' }
 local TEXTS_OR_NONE = { 'version', 'claim_id', 'access', 'refresh', 'failure' }
 
 local function exact(number)
@@ -114,7 +114,7 @@ end
 
 local function ahead(moment, longest)
   local distance = moment - now
-  if distance > 0 and distance <= longest then return distance end
+  if distance > 0 and distance <= longest + ROUNDING then return math.min(distance, longest) end
   return 0
 end
 
@@ -123,10 +123,14 @@ local function failing_for()
   return math.max(0, now - record.failing_since)
 end
 
-local function quiet_since_last_401()
-  if not record.rejected_at then return true end
-  local since = now - record.rejected_at
-  return not (since >= 0 and since < UNREFUSED)
+local function unrejected_since()
+  if record.rejected_at or not record.unrejected_since then return now end
+  return record.unrejected_since
+end
+
+local function was_trusted()
+  if not (record.rejected_at and record.unrejected_since) then return false end
+  return record.rejected_at - record.unrejected_since >= UNREFUSED
 end
 
 local function shared_token()
@@ -150,8 +154,7 @@ function operations.claim(id, seen, lease, rejected)
   if version and version ~= seen then return answer('changed', shared_token()) end
   local held = record.claim_id and ahead(record.claim_until, LONGEST_LEASE) or 0
   if held > 0 then return answer('held', exact(held)) end
-  local quiet = quiet_since_last_401()
-  if rejected then record.rejected_at = now end
+  if rejected and not record.rejected_at then record.rejected_at = now end
   local cooling = ahead(record.not_before, LONGEST_PAUSE)
   if cooling > 0 and record.failure then
     if rejected then save() end
@@ -164,7 +167,7 @@ function operations.claim(id, seen, lease, rejected)
       save()
       return answer('spaced', exact(spaced))
     end
-    local grown = quiet and REJECTION_FIRST or math.max(REJECTION_FIRST, 2 * record.spacing)
+    local grown = was_trusted() and REJECTION_FIRST or math.max(REJECTION_FIRST, 2 * record.spacing)
     record.spacing = math.min(grown, REJECTION_LONGEST)
     record.spaced_until = now + record.spacing
   end
@@ -183,6 +186,7 @@ function operations.commit(id, access, refresh, lifetime, remaining)
   record.lifetime, record.committed_at, record.ends_at = tonumber(lifetime), now, now + tonumber(remaining)
   record.claim_id, record.claim_until = nil, 0
   record.not_before, record.failure, record.failures, record.failing_since = 0, nil, 0, 0
+  record.unrejected_since, record.rejected_at = unrejected_since(), nil
   save()
   tell('commit ' .. id)
   return answer('done')

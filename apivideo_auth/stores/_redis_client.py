@@ -14,8 +14,13 @@ from apivideo_auth._errors import TokenStoreError
 from apivideo_auth._secret import Secret
 from apivideo_auth.stores._redis_script import SCRIPT, SHA, Answer, Arguments, UnreadableError, answer_of
 
-BUDGET: Final = 0.5
-"""Seconds for one operation, whole: to connect, to send the script again where Redis does not know it, to answer."""
+BUDGET: Final = 0.45
+"""Seconds for one operation, whole: to connect, to send the script again where Redis does not know it, to answer.
+
+What is left of an operation's 0.5 is for whoever waits for it: the error is to come from here, where its cause is known.
+"""
+CANCEL_AGAIN: Final = 0.02
+"""Seconds until a task that goes on after it was cancelled is cancelled again."""
 
 _CODE: Final = re.compile(r"[A-Z]{3,20}\b")
 
@@ -121,28 +126,46 @@ def address_of(client: Client) -> str:
 
 
 async def close(client: Client) -> None:
-    """Close a client's connections."""
-    with suppress(Exception):
-        async with asyncio.timeout(BUDGET):
-            await cast("Any", client).aclose()
+    """Close the connections of a client, which is ours."""
+    closing = asyncio.Task(cast("Any", client).aclose(), loop=asyncio.get_running_loop())
+    await asyncio.wait({closing}, timeout=BUDGET)
+    await end(closing)
 
 
 async def run(client: Client, key: bytes, arguments: Arguments, *, now: bytes, heal: bool) -> Answer:
     """Run the script once. Raises `TokenStoreError` after the budget at the latest; it may have been run even so."""
     operation, *values = arguments
     sent = key, operation, now, b"1" if heal else b"0", *values
-    answer, why = None, ""
+    # A task of its own: the budget and the caller's cancellation hold whatever the client makes of a cancellation.
+    command = asyncio.Task(_run(client, sent), loop=asyncio.get_running_loop(), name="apivideo-auth-command")
     try:
-        async with asyncio.timeout(BUDGET):
-            answer = answer_of(await _run(client, sent))
-    except UnreadableError:
-        why = "its answer cannot be read"
-    except Exception as error:  # noqa: BLE001  a client handed in raises what it likes; all of it means: no answer
+        await asyncio.wait({command}, timeout=BUDGET)
+    finally:
+        await end(command)
+    answer, why = None, ""
+    error = None if command.cancelled() else command.exception()
+    if command.cancelled():
+        why = f"no answer within {BUDGET:g} seconds"
+    elif error is not None:
         why = what_happened(error)
+    else:
+        with suppress(UnreadableError):
+            answer = answer_of(command.result())
+        why = "its answer cannot be read"
     if answer is None:
-        # Not raised above, where the error of the client, which may hold what was sent, would be its context.
+        # The client's error is no part of this one: it may hold what was sent.
         raise TokenStoreError(f"the token store at {address_of(client)} failed: {why}")
     return answer
+
+
+async def end(task: "asyncio.Task[Any]", *, again: float = CANCEL_AGAIN) -> None:
+    """End a task, whatever it makes of being cancelled: `asyncio.wait_for` may lose it before Python 3.12."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=again)
+    if not task.cancelled():
+        # Looked at, so that nobody complains that it was not.
+        task.exception()
 
 
 async def _run(client: Client, sent: tuple[bytes, ...]) -> object:
@@ -155,8 +178,6 @@ async def _run(client: Client, sent: tuple[bytes, ...]) -> object:
 
 def what_happened(error: BaseException) -> str:
     """Return the gist of an error: its class, and the code of Redis or of the system, but never its text."""
-    if isinstance(error, TimeoutError):
-        return f"no answer within {BUDGET:g} seconds"
     gist = type(error).__name__
     code = _CODE.match(str(error))
     cause: BaseException | None = error

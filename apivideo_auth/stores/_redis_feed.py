@@ -8,7 +8,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Final
 
-from apivideo_auth.stores._redis_client import BUDGET, Client, PubSub, what_happened
+from apivideo_auth.stores._redis_client import BUDGET, Client, PubSub, end, what_happened
 
 PAUSE_FIRST: Final = 0.5
 PAUSE_LONGEST: Final = 30.0
@@ -48,6 +48,8 @@ class Feed:
         self._heard: set[bytes] = set()
         self._nap: asyncio.Timeout | None = None
         self._task: asyncio.Task[None] | None = None
+        # A cancellation may get lost on its way, see `end`.
+        self._stopping = False
 
     def start(self) -> None:
         """Start listening, in the running event loop."""
@@ -59,8 +61,8 @@ class Feed:
     async def stop(self) -> None:
         """Stop listening, and let go of the connection."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            self._stopping = True
+            await end(self._task, again=2 * BUDGET)
 
     def add(self, channel: bytes) -> None:
         """Listen to this channel too."""
@@ -80,7 +82,7 @@ class Feed:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         pause = PAUSE_FIRST / 2
-        while True:
+        while not self._stopping:
             began = loop.time()
             try:
                 await self._listen()
@@ -90,19 +92,20 @@ class Feed:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  to spread workers, not to hide
 
     async def _listen(self) -> None:
-        """Listen until the connection is lost, which raises."""
+        """Listen until the connection is lost, which raises, or until `stop`."""
         pubsub = self._client.pubsub()
         subscribed: set[bytes] = set()
         asked = False
         try:
-            while True:
-                await self._adjust(pubsub, subscribed)
+            await self._adjust(pubsub, subscribed)
+            while not self._stopping:
                 try:
                     async with asyncio.timeout(None) as self._nap:
                         message = await pubsub.get_message(timeout=PATIENCE if asked else QUIET)
                 except TimeoutError:
                     if self._nap is None or not self._nap.expired():
                         raise
+                    await self._adjust(pubsub, subscribed)
                     continue
                 finally:
                     self._nap = None

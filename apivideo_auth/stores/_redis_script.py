@@ -45,6 +45,7 @@ def _script() -> str:
             "LONGEST_PAUSE",
             "REJECTION_FIRST",
             "REJECTION_LONGEST",
+            "ROUNDING",
             "UNREFUSED",
             "YOUNG",
         )
