@@ -68,7 +68,7 @@ class AuthenticationApi:
         self._base_url = normal_base_url(base_url)
         self._connector = connector
         self._trust_env = bool(trust_env)
-        self._timeout = aiohttp.ClientTimeout(total=attempt_timeout)
+        self._timeout = aiohttp.ClientTimeout(total=attempt_timeout, ceil_threshold=LONGEST_ATTEMPT)
         self._headers = origin_headers(application) | {
             "Content-Type": "application/json",
             "Accept": "application/json",

@@ -110,12 +110,20 @@ class TokenManager:
             on_commit=self._look,
         )
         endpoints = api
+        # The own api keeps the time itself, and can tell whether the request was sent; this only backs it up.
+        patience = policy.attempt_timeout + (1.0 if self._own_api is not None else 0.0)
 
         def open_account() -> Account:
             # A private record in memory cannot fail; a store that was passed can.
             slot = opened() if store is None else SteadySlot(opened, clock=clock, emit=self._tell, look=self._look)
             return Account(
-                slot=slot, api=endpoints, credentials=credentials, policy=policy, clock=clock, draw=random.random
+                slot=slot,
+                api=endpoints,
+                patience=patience,
+                credentials=credentials,
+                policy=policy,
+                clock=clock,
+                draw=random.random,
             )
 
         self._keeper = Keeper(self._state, open_account, self._tell)

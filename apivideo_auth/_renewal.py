@@ -45,11 +45,12 @@ class TokenEndpoints(Protocol):
 class Account:
     """What stays the same from one renewal of an account to the next.
 
-    `draw` returns a random number in [0, 1).
+    `draw` returns a random number in [0, 1). `patience` is how long one call may take, in seconds.
     """
 
     slot: Slot
     api: TokenEndpoints
+    patience: float
     credentials: AuthenticatePayload
     policy: RefreshPolicy
     clock: Clock
@@ -194,7 +195,7 @@ async def _use(account: Account, wish: Wish, claim_id: str, claimed_at: float, g
 
 async def _call(account: Account, refresh: bytes | None) -> AccessToken | Failure:
     try:
-        async with asyncio.timeout(account.policy.attempt_timeout + LEASE_MARGIN / 5):
+        async with asyncio.timeout(account.patience):
             if refresh is None:
                 return await account.api.authenticate(account.credentials)
             return await account.api.refresh(RefreshTokenPayload(refresh.decode()))

@@ -9,8 +9,8 @@ from typing import Final
 from aiohttp import web
 
 from apivideo_auth.emulator._answers import CONTENT_TYPE, Answer, json_response, response_of
+from apivideo_auth.emulator._connection import Connection
 from apivideo_auth.emulator._faults import Fault
-from apivideo_auth.emulator._listener import Connection
 
 _MALFORMED: Final = b'{"token_type": "Bearer", "expires_in": 36'
 _PIECE: Final = b" " * 65_536

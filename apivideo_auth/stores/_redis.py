@@ -38,6 +38,7 @@ class RedisStore:
     """
 
     leaves_process = True
+    _address = "…"
 
     def __init__(self, url_or_client: "str | Redis", *, prefix: str = "apivideo-auth:") -> None:
         check_parts()

@@ -17,7 +17,7 @@ from apivideo_auth.stores._redis_script import SCRIPT, SHA, Answer, Arguments, U
 BUDGET: Final = 0.45
 """Seconds for one operation, whole: to connect, to send the script again where Redis does not know it, to answer.
 
-What is left of an operation's 0.5 is for whoever waits for it: the error is to come from here, where its cause is known.
+What is left of an operation's 0.5 is for whoever waits for it: the error is to come from where its cause is known.
 """
 CANCEL_AGAIN: Final = 0.02
 """Seconds until a task that goes on after it was cancelled is cancelled again."""
@@ -135,27 +135,30 @@ async def close(client: Client) -> None:
 async def run(client: Client, key: bytes, arguments: Arguments, *, now: bytes, heal: bool) -> Answer:
     """Run the script once. Raises `TokenStoreError` after the budget at the latest; it may have been run even so."""
     operation, *values = arguments
-    sent = key, operation, now, b"1" if heal else b"0", *values
+    outcome = await _outcome(client, (key, operation, now, b"1" if heal else b"0", *values))
+    if isinstance(outcome, str):
+        # Neither the client's error nor an answer is near, as context or as a local: they may hold what was sent.
+        raise TokenStoreError(f"the token store at {address_of(client)} failed: {outcome}")
+    return outcome
+
+
+async def _outcome(client: Client, sent: tuple[bytes, ...]) -> Answer | str:
+    """Return the answer, or why there is none."""
     # A task of its own: the budget and the caller's cancellation hold whatever the client makes of a cancellation.
     command = asyncio.Task(_run(client, sent), loop=asyncio.get_running_loop(), name="apivideo-auth-command")
     try:
         await asyncio.wait({command}, timeout=BUDGET)
     finally:
         await end(command)
-    answer, why = None, ""
-    error = None if command.cancelled() else command.exception()
     if command.cancelled():
-        why = f"no answer within {BUDGET:g} seconds"
-    elif error is not None:
-        why = what_happened(error)
-    else:
-        with suppress(UnreadableError):
-            answer = answer_of(command.result())
-        why = "its answer cannot be read"
-    if answer is None:
-        # The client's error is no part of this one: it may hold what was sent.
-        raise TokenStoreError(f"the token store at {address_of(client)} failed: {why}")
-    return answer
+        return f"no answer within {BUDGET:g} seconds"
+    error = command.exception()
+    if error is not None:
+        return what_happened(error)
+    try:
+        return answer_of(command.result())
+    except UnreadableError:
+        return "its answer cannot be read"
 
 
 async def end(task: "asyncio.Task[Any]", *, again: float = CANCEL_AGAIN) -> None:

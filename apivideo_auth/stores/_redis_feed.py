@@ -82,12 +82,14 @@ class Feed:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         pause = PAUSE_FIRST / 2
-        while not self._stopping:
+        while True:
             began = loop.time()
             try:
                 await self._listen()
             except Exception as error:  # noqa: BLE001  whatever it is: listening is no use now, and polling goes on
                 _logger.debug("the subscription of a token store was cut: %s", what_happened(error))
+            if self._stopping:
+                return
             pause = PAUSE_FIRST if loop.time() - began >= STEADY else min(2 * pause, PAUSE_LONGEST)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  to spread workers, not to hide
 
@@ -97,15 +99,13 @@ class Feed:
         subscribed: set[bytes] = set()
         asked = False
         try:
-            await self._adjust(pubsub, subscribed)
-            while not self._stopping:
+            while await self._adjust(pubsub, subscribed):
                 try:
                     async with asyncio.timeout(None) as self._nap:
                         message = await pubsub.get_message(timeout=PATIENCE if asked else QUIET)
                 except TimeoutError:
                     if self._nap is None or not self._nap.expired():
                         raise
-                    await self._adjust(pubsub, subscribed)
                     continue
                 finally:
                     self._nap = None
@@ -121,10 +121,10 @@ class Feed:
         finally:
             await _close(pubsub)
 
-    async def _adjust(self, pubsub: PubSub, subscribed: set[bytes]) -> None:
-        """Subscribe to the channels that are wanted, and to no other."""
+    async def _adjust(self, pubsub: PubSub, subscribed: set[bytes]) -> bool:
+        """Subscribe to the channels that are wanted, and to no other; say whether to go on."""
         # Bounded: channels come and go with managers.
-        while subscribed != self._wanted:
+        while subscribed != self._wanted and not self._stopping:
             missing, surplus = self._wanted - subscribed, subscribed - self._wanted
             async with asyncio.timeout(BUDGET):
                 if missing:
@@ -133,6 +133,7 @@ class Feed:
                 if surplus:
                     await pubsub.unsubscribe(*surplus)
                     subscribed -= surplus
+        return not self._stopping
 
     def _take(self, message: dict[str, object]) -> None:
         channel, data = message.get("channel"), message.get("data")

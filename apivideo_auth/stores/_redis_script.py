@@ -5,7 +5,7 @@ import math
 from importlib.resources import files
 from typing import Final, TypeAlias
 
-from attrs import field, frozen
+from attrs import frozen
 
 from apivideo_auth import _policy
 from apivideo_auth._record import (
@@ -23,7 +23,7 @@ from apivideo_auth._record import (
     SharedToken,
     Spaced,
 )
-from apivideo_auth._secret import SecretBytes
+from apivideo_auth._secret import Secret, SecretBytes
 from apivideo_auth.stores._codec import LARGEST_COUNT, failure_from_json, failure_to_json
 
 KEPT: Final = 8 * 86_400.0
@@ -92,13 +92,13 @@ def exact(number: float) -> bytes:
     return repr(float(number)).encode()
 
 
-@frozen
+@frozen(repr=False)
 class Answer:
-    """What the script said: a word, the stamp of the record, and what belongs to the word."""
+    """What the script said: a word, the stamp of the record, and what belongs to the word. Shows nothing of it."""
 
     word: bytes
     stamp: bytes
-    items: tuple[SecretBytes, ...] = field(repr=False)
+    items: tuple[SecretBytes, ...]
 
 
 # What follows raises `UnreadableError` for anything that the script does not say, and `TokenStoreError` for a stored
@@ -147,7 +147,7 @@ def claim_answer(answer: Answer) -> ClaimAnswer:
         case b"cooling", (wait, failure, failures, failing_for):
             return Cooling(
                 wait=_number(wait),
-                failure=failure_from_json(failure.decode("utf-8", "replace")),
+                failure=failure_from_json(Secret(failure.decode("utf-8", "replace"))),
                 failures=_count(failures),
                 failing_for=_number(failing_for),
             )

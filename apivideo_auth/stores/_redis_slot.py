@@ -18,7 +18,7 @@ from apivideo_auth.stores._redis_link import Link, Listener
 POLL_FIRST: Final = 1.0
 POLL_GROWTH: Final = 1.5
 POLL_LONGEST: Final = 5.0
-"""`changed` looks at the record at growing intervals, in seconds; a subscription, where there is one, is much faster."""
+"""`changed` looks at the record at growing intervals, in seconds. A subscription, where there is one, is faster."""
 
 _Answer = TypeVar("_Answer")
 
