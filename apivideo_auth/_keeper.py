@@ -19,6 +19,8 @@ TRIES: Final = 3
 """Renewals that a caller who is denied the current token waits for; the first may be made for another reason."""
 LONGEST_NAP: Final = 60.0
 """The loop's time may stand still while the machine sleeps, so the timer looks at the clock this often."""
+SHORTEST_NAP: Final = 0.001
+"""Event loops round time, so that a wait for less may end before its moment, and then again and again."""
 
 _Task: TypeAlias = asyncio.Task[Outcome | None]
 
@@ -133,7 +135,7 @@ class Keeper:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(waiter)
         try:
-            async with asyncio.timeout(wait):
+            async with asyncio.timeout(None if wait is None else max(wait, SHORTEST_NAP)):
                 await waiter
         except TimeoutError:
             return
@@ -172,7 +174,7 @@ class Keeper:
             outcome = await renew(account, state.wish(refused, monotonic()))
             match outcome:
                 case Held():
-                    await account.slot.changed(outcome.wait)
+                    await account.slot.changed(max(outcome.wait, SHORTEST_NAP))
                     continue
                 case RefreshRefused():
                     self._emit(events.RefreshTokenRefused(message=outcome.failure.message))
@@ -215,7 +217,7 @@ class Keeper:
         due = self._state.renewal_due()
         if due is None or self._in_flight() is not None or self._account is None or self._loop is None:
             return
-        nap = min(max(0.0, due - self._account.clock.monotonic()), LONGEST_NAP)
+        nap = min(max(SHORTEST_NAP, due - self._account.clock.monotonic()), LONGEST_NAP)
         self._timer = self._loop.call_at(self._loop.time() + nap, self._on_timer, self._account)
 
     def _on_timer(self, account: Account) -> None:

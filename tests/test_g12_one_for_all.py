@@ -203,7 +203,7 @@ async def test_g12_a_claim_is_dropped_if_too_little_of_its_lease_is_left(clock: 
 
 
 async def test_g12_closing_with_the_store_away_leaves_nothing(clock: LoopClock, service: Service) -> None:
-    """close() of a worker whose store hangs takes its budget, and leaves no task and no timer."""
+    """close() of a worker whose store hangs takes a few operations' budget, and leaves no task and no timer."""
     store, told = FaultyStore(), []
     (tokens,) = workers(1, store, service, clock, told)
     await tokens.get_token()
@@ -211,7 +211,7 @@ async def test_g12_closing_with_the_store_away_leaves_nothing(clock: LoopClock, 
     await asyncio.sleep(3000)
     before = clock.monotonic()
     await tokens.close()
-    assert clock.monotonic() - before <= BUDGET + 0.01
+    assert clock.monotonic() - before <= 3 * BUDGET
     operations = len(store.operations)
     await asyncio.sleep(86_400)
     assert len(store.operations) == operations

@@ -29,7 +29,7 @@ class Connection(web.RequestHandler):
         try:
             super().data_received(data)
         except Exception:  # noqa: BLE001  whatever it is, it is the client's doing
-            assert isinstance(self.transport, asyncio.Transport), "the data came by it"
+            assert self.transport is not None, "the data came by it"
             self.transport.write(_MALFORMED)
             self.transport.close()
 

@@ -55,17 +55,21 @@ class Listener:
     async def close(self) -> None:
         """Stop listening and cut all connections, in the middle of a request too."""
         server, self._server = self._server, None
-        if server is None or self._web_server is None:
+        if server is None:
             return
         server.close()
+        if self._web_server is not None:
+            await self._cut_all(self._web_server)
+        await server.wait_closed()
+
+    async def _cut_all(self, web_server: web.Server) -> None:
         for task in self._requests:
             task.cancel()
-        for connection in self._web_server.connections:
+        for connection in web_server.connections:
             if connection.transport is not None:
                 connection.transport.abort()
-        self._web_server.pre_shutdown()
-        await self._web_server.shutdown(_GRACE)
-        await server.wait_closed()
+        web_server.pre_shutdown()
+        await web_server.shutdown(_GRACE)
 
     def _connection(self) -> Connection:
         assert self._web_server is not None, "nothing is accepted before `serve`"
