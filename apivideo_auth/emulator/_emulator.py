@@ -134,24 +134,25 @@ class Emulator:
             raise RuntimeError("an emulator is started once; make another one")
         clock = LoopClock() if self._clock is None else self._clock
         listener = Listener()
-        url = await listener.bind(self._host, self._port)
-        service = Service(
-            Routes(
-                AuthEndpoints(self._api_key, self._refused_status, self._ledger, clock),
-                Resources(self._api_key, self._ledger, RateLimiter(self._limits), clock, url),
-            ),
-            self._faults,
-            self._calls,
-            clock,
-            self._api_key,
-        )
-        await listener.serve(service.handle)
+        try:
+            url = await listener.bind(self._host, self._port)
+            await listener.serve(self._service(clock, url).handle)
+        except BaseException:
+            await listener.close()
+            raise
         self._clock, self._url, self._listener = clock, url, listener
 
     async def close(self) -> None:
         """Stop at once, in the middle of answers too. Idempotent; nothing is left behind."""
         if self._listener is not None:
             await self._listener.close()
+
+    def _service(self, clock: Clock, url: str) -> Service:
+        routes = Routes(
+            AuthEndpoints(self._api_key, self._refused_status, self._ledger, clock),
+            Resources(self._api_key, self._ledger, RateLimiter(self._limits), clock, url),
+        )
+        return Service(routes, self._faults, self._calls, clock, self._api_key)
 
     async def __aenter__(self) -> Self:
         await self.start()

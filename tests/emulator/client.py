@@ -1,7 +1,9 @@
 """A plain client of the emulator, which checks on every answer what holds for all of them."""
 
+import asyncio
 import json
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -85,3 +87,10 @@ def bearer_of(reply: Reply) -> str:
 
 def _headers(authorization: str | None) -> dict[str, str]:
     return {} if authorization is None else {"Authorization": authorization}
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the event loop run until something has happened."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  what is waited for happens on the other side of a socket
+            await asyncio.sleep(0)

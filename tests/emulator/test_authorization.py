@@ -81,7 +81,7 @@ async def test_other_paths_are_unknown(client: Client, method: str, path: str) -
         ("DELETE", "/videos/x", "GET"),
         ("GET", "/videos/x/source", "POST"),
         ("POST", "/openapi.json", "GET"),
-        ("BREW", "/videos", "GET, POST"),
+        ("PROPFIND", "/videos", "GET, POST"),
     ],
 )
 async def test_other_methods_are_refused(client: Client, method: str, path: str, allowed: str) -> None:
