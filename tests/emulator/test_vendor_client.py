@@ -1,0 +1,109 @@
+"""The vendor's own Python client against the emulator."""
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apivideo_auth.emulator import Emulator
+from tests.doubles import ManualClock
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    apivideo = pytest.importorskip("apivideo", reason="the vendor's client is not installed")
+    from apivideo.apis import VideosApi
+    from apivideo.auth_api_client import AuthenticatedApiClient
+    from apivideo.exceptions import ApiException
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+MEBIBYTE = 2**20
+
+
+@asynccontextmanager
+async def connected(server: Emulator) -> AsyncIterator[Any]:
+    """Give a client of the vendor's that is connected to the emulator; it blocks, so it lives in threads."""
+    client = AuthenticatedApiClient(server.api_key)
+    client.configuration.host = server.url
+    await asyncio.to_thread(client.__enter__)
+    try:
+        yield client
+    finally:
+        await asyncio.to_thread(client.__exit__, None, None, None)
+
+
+def endpoints(server: Emulator) -> list[tuple[str, int]]:
+    """Return path and status of each call."""
+    return [(call.path, call.status) for call in server.calls]
+
+
+async def test_it_connects_lists_and_creates() -> None:
+    """It authenticates, creates a video, and finds it again in the list and by its id."""
+    async with Emulator() as server, connected(server) as client:
+        videos = VideosApi(client)
+        made = await asyncio.to_thread(videos.create, {"title": "Holidays"})
+        listed = await asyncio.to_thread(videos.list)
+        found = await asyncio.to_thread(videos.get, made.video_id)
+    assert [video.title for video in listed.data] == [found.title] == ["Holidays"]
+    assert listed.pagination.items_total == 1
+
+
+@pytest.mark.parametrize(("size", "calls"), [(1000, 1), (11 * MEBIBYTE, 3)])
+async def test_it_uploads_in_one_and_in_several_chunks(tmp_path: Path, size: int, calls: int) -> None:
+    """A small file goes up as one part, a larger one in chunks, and every answer is understood."""
+    path = tmp_path / "holidays.mp4"
+    path.write_bytes(b"x" * size)
+
+    def upload(videos: Any, video_id: str) -> Any:
+        with path.open("rb") as file:
+            return videos.upload(video_id, file)
+
+    async with Emulator() as server, connected(server) as client:
+        client.configuration.chunk_size = 5 * MEBIBYTE
+        videos = VideosApi(client)
+        made = await asyncio.to_thread(videos.create, {"title": "Holidays"})
+        uploaded = await asyncio.to_thread(upload, videos, made.video_id)
+        assert uploaded.video_id == made.video_id
+        with pytest.raises(ApiException):
+            await asyncio.to_thread(upload, videos, made.video_id)
+    uploads = [status for path, status in endpoints(server) if path.endswith("/source")]
+    assert uploads[:calls] == [201] * calls
+    assert uploads[calls] == 400
+
+
+async def test_it_outlives_its_token() -> None:
+    """Its refresh thread buys a new pair, and goes on working after the first token has expired."""
+    clock = ManualClock()
+    async with Emulator(ttl=11, clock=clock) as server, connected(server) as client:
+        videos = VideosApi(client)
+        await asyncio.to_thread(videos.list)
+        # It refreshes ten seconds before the end, so a second after it has connected.
+        async with asyncio.timeout(30):
+            clock.now += 6
+            while ("/auth/refresh", 200) not in endpoints(server):
+                await asyncio.to_thread(videos.list)
+        clock.now += 6
+        await asyncio.to_thread(videos.list)
+    assert ("/auth/refresh", 400) not in endpoints(server)
+    assert {status for path, status in endpoints(server) if path == "/videos"} == {200}
+
+
+async def test_it_understands_refusals() -> None:
+    """A wrong key and an unknown video are its own exceptions, with the documented bodies."""
+    async with Emulator() as server:
+        client = AuthenticatedApiClient("made-up-wrong-key")
+        client.configuration.host = server.url
+        with pytest.raises(ApiException):
+            await asyncio.to_thread(client.connect)
+        client.close()
+        async with connected(server) as client:
+            with pytest.raises(ApiException) as caught:
+                await asyncio.to_thread(VideosApi(client).get, "made-up-id")
+    assert caught.value.status == 404
