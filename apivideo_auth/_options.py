@@ -54,8 +54,9 @@ def check_wanted(rejected: object, min_ttl: object) -> None:
         return
     if isinstance(min_ttl, bool) or not isinstance(min_ttl, int | float):
         raise TypeError(f"min_ttl must be a number of seconds, not {type(min_ttl).__name__}")
-    if not (math.isfinite(min_ttl) and min_ttl >= 0):
-        raise ValueError(f"min_ttl must be 0 or more seconds, not {min_ttl}")
+    # More than any lifetime is told by the token, which knows how long tokens live.
+    if not min_ttl >= 0 or min_ttl == math.inf:
+        raise ValueError("min_ttl must be a finite number of seconds, 0 or more")
 
 
 def from_environment(overrides: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 Times are seconds on one clock, named by the caller; durations are seconds.
 """
 
-import math
 from typing import Any, Final
 
 from attrs import Attribute, field, frozen
@@ -50,11 +49,15 @@ LIFETIME_LONGEST: Final = 86_400.0
 """At most a day is believed of `expires_in`."""
 
 
+_FINITE: Final = 1e12
+
+
 def _check_number(_policy: object, attribute: "Attribute[Any]", value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"RefreshPolicy.{attribute.name} must be a number, not {type(value).__name__}")
-    if not math.isfinite(value):
-        raise ValueError(f"RefreshPolicy.{attribute.name} must be finite, not {value}")
+    # Compared before anything else, since an integer can be too large to become a float.
+    if not (-_FINITE < value < _FINITE):
+        raise ValueError(f"RefreshPolicy.{attribute.name} must be a number of everyday size")
 
 
 def _check_seconds(policy: object, attribute: "Attribute[Any]", value: object) -> None:

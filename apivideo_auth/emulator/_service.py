@@ -41,6 +41,8 @@ class Service:
             return web.Response(status=204, headers={"Content-Type": CONTENT_TYPE, **headers})
         fault = self.faults.hit(request.path)
         try:
+            if request.headers.get("Expect", "").lower() == "100-continue":
+                await request.writer.write(_CONTINUE)
             if fault is not None and fault.delay:
                 await read_ahead(request)
                 await asyncio.sleep(fault.delay)
@@ -59,8 +61,6 @@ class Service:
 
     async def _answer(self, request: web.BaseRequest) -> Answer:
         try:
-            if request.headers.get("Expect", "").lower() == "100-continue":
-                await request.writer.write(_CONTINUE)
             return await self.routes.answer(request)
         except ConnectionError:
             raise

@@ -60,9 +60,9 @@ class Feed:
 
     async def stop(self) -> None:
         """Stop listening, and let go of the connection."""
-        if self._task is not None:
-            self._stopping = True
-            await end(self._task, again=2 * BUDGET)
+        assert self._task is not None, "start comes first"
+        self._stopping = True
+        await end(self._task, again=2 * BUDGET)
 
     def add(self, channel: bytes) -> None:
         """Listen to this channel too."""
@@ -100,26 +100,30 @@ class Feed:
         asked = False
         try:
             while await self._adjust(pubsub, subscribed):
-                try:
-                    async with asyncio.timeout(None) as self._nap:
-                        message = await pubsub.get_message(timeout=PATIENCE if asked else QUIET)
-                except TimeoutError:
-                    if self._nap is None or not self._nap.expired():
-                        raise
-                    continue
-                finally:
-                    self._nap = None
+                message = await self._next(pubsub, PATIENCE if asked else QUIET)
                 if message is not None:
                     asked = False
                     self._take(message)
-                elif asked:
+                    continue
+                if asked:
                     raise _SilentError
-                else:
-                    async with asyncio.timeout(BUDGET):
-                        await pubsub.ping()
-                    asked = True
+                async with asyncio.timeout(BUDGET):
+                    await pubsub.ping()
+                asked = True
         finally:
             await _close(pubsub)
+
+    async def _next(self, pubsub: PubSub, patience: float) -> dict[str, object] | None:
+        """Return a message, none after so many seconds, and an empty one when there are channels to adjust."""
+        try:
+            async with asyncio.timeout(None) as self._nap:
+                return await pubsub.get_message(timeout=patience)
+        except TimeoutError:
+            if self._nap is None or not self._nap.expired():
+                raise
+            return {}
+        finally:
+            self._nap = None
 
     async def _adjust(self, pubsub: PubSub, subscribed: set[bytes]) -> bool:
         """Subscribe to the channels that are wanted, and to no other; say whether to go on."""
@@ -129,10 +133,10 @@ class Feed:
             async with asyncio.timeout(BUDGET):
                 if missing:
                     await pubsub.subscribe(*missing)
-                    subscribed |= missing
                 if surplus:
                     await pubsub.unsubscribe(*surplus)
-                    subscribed -= surplus
+            subscribed |= missing
+            subscribed -= surplus
         return not self._stopping
 
     def _take(self, message: dict[str, object]) -> None:
