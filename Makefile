@@ -1,6 +1,9 @@
 # make demo   sets everything up and shows the main job
 # make test   sets everything up and runs the tests
 # make check  lints, type-checks, builds and checks the wheel
+# make simulate SEEDS=20000   runs many seeds of the simulation
+# make explore                visits every interleaving of three workers
+# make floor                  runs the tests on the lowest stated versions
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +12,10 @@ STAMP := $(VENV)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check lint types imports dist format clean
+SEEDS ?= 2000
+JOBS ?= 2
+
+.PHONY: simulate explore floor demo test check lint types imports dist format clean
 
 demo: $(STAMP)
 	$(BIN)/apivideo-auth demo
@@ -38,6 +44,18 @@ dist: $(STAMP)
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/python .ci/check_wheel.py dist
+
+simulate: $(STAMP)
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS)
+
+explore: $(STAMP)
+	$(BIN)/python -m tests.exhaustive
+
+floor: $(STAMP)
+	$(BIN)/python -m pip install --quiet "uv>=0.5"
+	test -x .venv-floor/bin/python || $(PYTHON) -m venv .venv-floor
+	VIRTUAL_ENV=.venv-floor $(BIN)/uv pip install --quiet --resolution lowest-direct --editable ".[all]" --group test
+	.venv-floor/bin/python -m pytest $(ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -77,14 +77,14 @@ class Keeper:
                 await self._first_token(account, rejected, now)
                 continue
             if min_ttl is not None and min_ttl > longest_min_ttl(current.lifetime):
-                raise _too_much(min_ttl, current)
+                raise _too_much(current)
             if now >= current.moments.stale_from:
                 self._renew_in_background(account, now)
             refused = rejected is not None and rejected.access_token == current.token.access_token
             if not refused and (min_ttl is None or current.moments.ends_at - now >= min_ttl):
                 return current.token
             if not tries:
-                raise _rejected(YOUNG) if min_ttl is None else _too_much(min_ttl, current)
+                raise _rejected(YOUNG) if min_ttl is None else _too_much(current)
             tries -= 1
             await self._another_token(account, rejected if refused else None, now)
 
@@ -251,9 +251,9 @@ class Keeper:
                     await self._account.slot.close()
 
 
-def _too_much(min_ttl: float, current: Current) -> ValueError:
+def _too_much(current: Current) -> ValueError:
     return ValueError(
-        f"min_ttl is {min_ttl:g} seconds, but tokens live {current.lifetime:g} seconds; "
+        f"min_ttl is more than a token has: tokens live {current.lifetime:g} seconds; "
         f"ask for at most {longest_min_ttl(current.lifetime):g}"
     )
 
