@@ -10,7 +10,7 @@ from attrs import field, frozen
 from apivideo_auth._clock import Clock
 from apivideo_auth._errors import Failure
 from apivideo_auth._models import AccessToken, AuthenticatePayload, RefreshTokenPayload
-from apivideo_auth._policy import LEASE_MARGIN, RefreshPolicy, believed_lifetime, pause_after
+from apivideo_auth._policy import LEASE_MARGIN, RefreshPolicy, believed_lifetime, moments, pause_after
 from apivideo_auth._record import (
     Changed,
     Claim,
@@ -165,10 +165,10 @@ async def _use(account: Account, wish: Wish, claim_id: str, claimed_at: float, g
     lifetime = believed_lifetime(answer.expires_in)
     remaining = lifetime - (arrived_at - sent_at)
     new_refresh = None if answer.refresh_token is None else SecretBytes(answer.refresh_token.encode())
-    if remaining <= 0:
+    if arrived_at >= moments(account.policy, begins_at=sent_at, lifetime=lifetime, draw=1.0).expired_from:
         late = Failure(
             kind="invalid",
-            message=f"{path} answered a token of {lifetime:g} seconds that had ended when it arrived",
+            message=f"{path} answered a token of {lifetime:g} seconds that was over, or nearly, when it arrived",
         )
         return await _fail(account, wish, claim_id, path, granted, late, new_refresh)
     ended = await account.slot.commit(

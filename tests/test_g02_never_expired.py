@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from apivideo_auth import AccessToken, TokenManager
+from apivideo_auth import AccessToken, InvalidResponseError, TokenManager
 from tests.conftest import API_KEY
 from tests.doubles import LoopClock, Service
 
@@ -92,3 +92,13 @@ async def test_g02_at_most_a_day_is_believed(clock: LoopClock, service: Service)
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         token = await tokens.get_token()
         assert token.remaining() == pytest.approx(86_400)
+
+
+async def test_g02_a_token_that_arrives_within_its_leeway_is_a_failure(clock: LoopClock, service: Service) -> None:
+    """Where each token is nearly over when it arrives, callers get the cause by the deadline, and calls are backed off."""
+    service.lifetime, service.latency = 2, 1.95
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        with pytest.raises(InvalidResponseError, match="over, or nearly"):
+            await tokens.get_token()
+        assert clock.monotonic() <= 25
+    assert service.used_refresh_tokens

@@ -1,10 +1,15 @@
-"""A real Redis for the tests of the stores."""
+"""A real Redis for the tests of the stores, and workers that share it."""
 
-from collections.abc import Iterator
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
 
+from apivideo_auth._clock import SYSTEM_CLOCK
+from apivideo_auth.stores import _redis_feed, _redis_slot
+from apivideo_auth.stores._redis import RedisStore
+from apivideo_auth.stores._redis_slot import RedisSlot
 from tests.redis_server import ForeignRedis, RedisServer, any_server, own_server
 
 
@@ -25,3 +30,43 @@ def own_redis() -> Iterator[RedisServer]:
     """A server of the test's own, to be killed, stopped, emptied and started again."""
     with own_server() as server:
         yield server
+
+
+@pytest.fixture
+def account(request: pytest.FixtureRequest) -> str:
+    """An account of the test's own on a server that is shared."""
+    return f"account-{random.getrandbits(64):x}"
+
+
+@pytest.fixture
+async def store(redis_server: RedisServer) -> RedisStore:
+    """A store with connections of its own."""
+    return RedisStore(redis_server.url)
+
+
+@pytest.fixture
+async def slots() -> AsyncIterator[Callable[..., RedisSlot]]:
+    """Open slots that are closed in the end."""
+    opened: list[RedisSlot] = []
+
+    def open_slot(store: RedisStore, account: str = "account", on_commit: Callable[[], None] = int) -> RedisSlot:
+        opened.append(store.open(account, clock=SYSTEM_CLOCK, on_commit=on_commit))
+        return opened[-1]
+
+    yield open_slot
+    for slot in opened:
+        await slot.close()
+
+
+@pytest.fixture
+def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let only the subscription wake anybody."""
+    monkeypatch.setattr(_redis_slot, "POLL_FIRST", 1000.0)
+
+
+@pytest.fixture
+def fast_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let polling be quick, and a subscription that was cut stay away."""
+    monkeypatch.setattr(_redis_slot, "POLL_FIRST", 0.02)
+    monkeypatch.setattr(_redis_feed, "PAUSE_FIRST", 1000.0)
+    monkeypatch.setattr(_redis_feed, "PAUSE_LONGEST", 1000.0)
