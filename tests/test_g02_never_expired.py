@@ -95,7 +95,7 @@ async def test_g02_at_most_a_day_is_believed(clock: LoopClock, service: Service)
 
 
 async def test_g02_a_token_that_arrives_within_its_leeway_is_a_failure(clock: LoopClock, service: Service) -> None:
-    """Where each token is nearly over when it arrives, callers get the cause by the deadline, and calls are backed off."""
+    """Where each token is nearly over when it arrives, callers get the cause by the deadline."""
     service.lifetime, service.latency = 2, 1.95
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         with pytest.raises(InvalidResponseError, match="over, or nearly"):

@@ -59,6 +59,7 @@ def _file_store(url: str) -> "FileStore":
 
     parts = urlsplit(url)
     folder = unquote(parts.path)
-    if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or (folder and not folder.startswith("/")):
+    elsewhere = parts.netloc not in ("", "localhost")
+    if elsewhere or parts.query or parts.fragment or (folder and not folder.startswith("/")):
         raise ValueError("a file store's URL is file: or file:///absolute/folder")
     return FileStore(Path(folder)) if folder else FileStore()

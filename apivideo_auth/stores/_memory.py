@@ -10,6 +10,10 @@ from apivideo_auth._clock import Clock
 from apivideo_auth._record import Claim, ClaimAnswer, Commit, EndAnswer, Fail, Record, SharedToken
 
 
+def _no_slots() -> "set[MemorySlot]":
+    return set()
+
+
 @define(eq=False)
 class _Account:
     """One account's record and those who share it."""
@@ -17,7 +21,7 @@ class _Account:
     record: Record = field(default=_record.EMPTY, repr=False)
     # Guards `record`: no transition starts before the one before it has been stored.
     lock: asyncio.Lock = field(factory=asyncio.Lock)
-    slots: "set[MemorySlot]" = field(factory=lambda: set[MemorySlot](), repr=False)
+    slots: "set[MemorySlot]" = field(factory=_no_slots, repr=False)
 
 
 class MemoryStore:

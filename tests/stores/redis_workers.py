@@ -1,0 +1,173 @@
+"""Workers that share a real Redis, and what their tests say."""
+
+import asyncio
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from attrs import fields_dict
+
+from apivideo_auth import _record
+from apivideo_auth._errors import Failure
+from apivideo_auth._record import (
+    Claim,
+    Commit,
+    Event,
+    Fail,
+    Record,
+)
+from apivideo_auth.stores import _redis_script
+from apivideo_auth.stores._codec import failure_from_json, failure_to_json
+from apivideo_auth.stores._redis_slot import RedisSlot
+from tests.redis_server import RedisServer
+
+PREFIX = "apivideo-auth:"
+TEXTS = {"version", "claim_id"}
+SECONDS = 10
+"""How long a test waits for what has to come; it comes at once."""
+
+FAILURE = Failure(kind="response", message="the endpoint answered 500", status=500, retry_after=2.5)
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Return when this has become true."""
+    async with asyncio.timeout(SECONDS):
+        while not condition():  # noqa: ASYNC110  the other side is a process
+            await asyncio.sleep(0.01)
+
+
+def committed(claim_id: str, *, refresh: bytes | None = b"refresh", remaining: float = 3600.0) -> Commit:
+    return Commit(
+        id=claim_id, access=b"access of " + claim_id.encode(), refresh=refresh, lifetime=3600.0, remaining=remaining
+    )
+
+
+def claimed(claim_id: str, seen: str | None = None, *, rejected: bool = False) -> Claim:
+    return Claim(id=claim_id, seen=seen, lease=15.0, rejected=rejected)
+
+
+def stored(record: Record) -> dict[str, bytes]:
+    """Return a record as the fields of a hash."""
+    found = {}
+    for name in fields_dict(Record):
+        value = getattr(record, name)
+        if isinstance(value, Failure):
+            value = failure_to_json(value)
+        if value is not None:
+            found[name] = value if isinstance(value, bytes) else str(value).encode()
+    return found
+
+
+def restored(found: dict[bytes, bytes]) -> Record:
+    """Return a record of the fields of a hash."""
+    values: dict[str, Any] = {}
+    for key, value in found.items():
+        name = key.decode()
+        if name == "failure":
+            values[name] = failure_from_json(value.decode())
+        elif name in TEXTS:
+            values[name] = value.decode()
+        elif name in {"access", "refresh"}:
+            values[name] = value
+        else:
+            values[name] = float(value)
+    return Record(**values)
+
+
+def put(server: RedisServer, account: str, record: Record) -> None:
+    """Put a record into Redis."""
+    key = PREFIX + account
+    server.run("DEL", key)
+    if record != _record.EMPTY:
+        server.run("HSET", key, *(part for item in stored(record).items() for part in item))
+
+
+def get(server: RedisServer, account: str) -> Record:
+    """Return the record that is in Redis."""
+    answer = server.run("HGETALL", PREFIX + account)
+    pairs = answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
+    return restored(pairs)
+
+
+def at(slot: RedisSlot, now: float) -> RedisSlot:
+    """Let the next operations of a slot happen at this time."""
+    slot._now = _redis_script.exact(now)
+    return slot
+
+
+async def apply(slot: RedisSlot, event: Event | None) -> object:
+    match event:
+        case Claim():
+            return await slot.claim(event)
+        case Commit():
+            return await slot.commit(event)
+        case Fail():
+            return await slot.fail(event)
+        case None:
+            return await slot.read()
+
+
+def apply_pure(record: Record, event: Event | None, now: float) -> tuple[Record, object]:
+    match event:
+        case Claim():
+            return _record.claim(record, event, now)
+        case Commit():
+            return _record.commit(record, event, now)
+        case Fail():
+            return _record.fail(record, event, now)
+        case None:
+            return record, _record.shared_token(record, now)
+
+
+async def subscribed(server: RedisServer, account: str, count: int) -> None:
+    """Return when so many stores listen to an account."""
+    channel = PREFIX + account
+    await eventually(lambda: server.run("PUBSUB", "NUMSUB", channel) == [channel.encode(), count])
+
+
+async def waiting(slot: RedisSlot, wait: float = 60.0) -> "asyncio.Task[None]":
+    """Start waiting for a change, and return when it has begun."""
+    task = asyncio.create_task(slot.changed(wait))
+    await asyncio.sleep(0)
+    assert slot._waiting
+    return task
+
+
+def shown(error: BaseException) -> str:
+    """Return all that a report of an error shows, with the locals of every frame of the package."""
+    report = traceback.TracebackException.from_exception(error, capture_locals=True)
+    frames = [f"{frame.name} {frame.locals}" for frame in report.stack if "apivideo_auth" in frame.filename]
+    assert frames
+    return "\n".join([*frames, *report.format_exception_only(), repr(error.__cause__), repr(error.__context__)])
+
+
+class NoPubSub:
+    """A subscription that cannot be made."""
+
+    connection = None
+
+    async def subscribe(self, *channels: bytes) -> None:
+        raise OSError("no subscription")
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Answering:
+    """A client that answers what it is told to, or raises it."""
+
+    def __init__(self, said: object = None) -> None:
+        self.said = said
+
+    async def answer(self) -> object:
+        if isinstance(self.said, BaseException):
+            raise self.said
+        return self.said
+
+    def evalsha(self, *args: object) -> Any:
+        return self.answer()
+
+    eval = evalsha
+
+    def pubsub(self) -> NoPubSub:
+        return NoPubSub()
