@@ -15,7 +15,7 @@ try:
     from pytest_asyncio import fixture
 except ImportError:
     # anyio's plugin takes plain fixtures.
-    fixture = pytest.fixture
+    fixture = pytest.fixture  # type: ignore[assignment]  # called in the same way
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

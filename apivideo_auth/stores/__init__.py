@@ -42,12 +42,12 @@ def store_from_url(url: str) -> TokenStore:
     """
     if not isinstance(url, str):
         raise TypeError(f"a store's URL must be a string, not {type(url).__name__}")
-    scheme, _, rest = url.partition(":")
-    if scheme == "memory" and not rest:
+    scheme, colon, rest = url.partition(":")
+    if scheme == "memory" and colon and not rest:
         return MemoryStore()
-    if scheme == "file":
+    if scheme == "file" and colon:
         return _file_store(url)
-    if scheme in ("redis", "rediss"):
+    if scheme in ("redis", "rediss") and colon:
         from apivideo_auth.stores._redis import RedisStore  # noqa: PLC0415  imported on use
 
         return RedisStore(url)

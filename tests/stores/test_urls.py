@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import apivideo_auth.stores as stores
-from apivideo_auth import MemoryStore
+from apivideo_auth import MemoryStore, stores
 from apivideo_auth.stores import FileStore, RedisStore, store_from_url
 
 
