@@ -9,7 +9,7 @@ from apivideo_auth import events
 from apivideo_auth._errors import Failure, ManagerClosedError, TokenRejectedError
 from apivideo_auth._policy import YOUNG, longest_min_ttl
 from apivideo_auth._record import Cooling, Held, Spaced
-from apivideo_auth._renewal import Account, Adopted, Failed, Outcome, RefreshRefused, Renewed, renew
+from apivideo_auth._renewal import Account, Adopted, ClaimLost, Failed, Outcome, RefreshRefused, Renewed, renew
 from apivideo_auth._state import Current, State
 from apivideo_auth._token import Token
 
@@ -170,14 +170,19 @@ class Keeper:
     async def _renew(self, account: Account, refused: Token | None, reason: events.Reason) -> Outcome:
         """Renew until there is an outcome: claims of others are waited for, a refused refresh token is replaced."""
         state, monotonic = self._state, account.clock.monotonic
+        permitted = False
         for _ in range(ROUNDS):
-            outcome = await renew(account, state.wish(refused, monotonic()))
+            outcome = await renew(account, state.wish(refused, monotonic(), permitted=permitted))
             match outcome:
+                case ClaimLost():
+                    permitted = True
+                    continue
                 case Held():
                     await account.slot.changed(max(outcome.wait, SHORTEST_NAP))
                     continue
                 case RefreshRefused():
                     self._emit(events.RefreshTokenRefused(message=outcome.failure.message))
+                    permitted = True
                     continue
                 case Renewed():
                     self._emit(state.take_renewed(outcome, reason))

@@ -107,9 +107,14 @@ class Adopted:
 
 @frozen(kw_only=True)
 class RefreshRefused:
-    """The refresh token was refused; the next renewal uses the API key, at once."""
+    """The refresh token was refused; the next renewal uses the API key, at once and with the permission of this one."""
 
     failure: Failure
+
+
+@frozen(kw_only=True)
+class ClaimLost:
+    """The claim was granted and ran out; the worker claims again, with the permission that it had."""
 
 
 @frozen(kw_only=True)
@@ -120,7 +125,7 @@ class Failed:
     path: Path
 
 
-Outcome: TypeAlias = Renewed | Adopted | RefreshRefused | Failed | Held | Cooling | Spaced
+Outcome: TypeAlias = Renewed | Adopted | RefreshRefused | ClaimLost | Failed | Held | Cooling | Spaced
 
 
 async def renew(account: Account, wish: Wish) -> Outcome:
@@ -157,11 +162,11 @@ async def _use(account: Account, wish: Wish, claim_id: str, claimed_at: float, g
     if sent_at - claimed_at >= LEASE_MARGIN:
         # Too little of the lease is left for a whole call: somebody else may be renewing before it ends.
         await account.slot.fail(Fail(id=claim_id, refresh=refresh))
-        return Held(wait=0.0)
+        return ClaimLost()
     answer = await _call(account, refresh)
     arrived_at = account.clock.monotonic()
     if isinstance(answer, Failure):
-        return await _fail(account, wish, claim_id, path, granted, answer, _usable_again(answer, refresh))
+        return await _fail(account, wish, claim_id, claimed_at, path, granted, answer, _usable_again(answer, refresh))
     lifetime = believed_lifetime(answer.expires_in)
     remaining = lifetime - (arrived_at - sent_at)
     new_refresh = None if answer.refresh_token is None else SecretBytes(answer.refresh_token.encode())
@@ -170,7 +175,7 @@ async def _use(account: Account, wish: Wish, claim_id: str, claimed_at: float, g
             kind="invalid",
             message=f"{path} answered a token of {lifetime:g} seconds that was over, or nearly, when it arrived",
         )
-        return await _fail(account, wish, claim_id, path, granted, late, new_refresh)
+        return await _fail(account, wish, claim_id, claimed_at, path, granted, late, new_refresh)
     ended = await account.slot.commit(
         Commit(
             id=claim_id,
@@ -212,6 +217,7 @@ async def _fail(  # noqa: PLR0913, PLR0917  what the holder of a claim knows
     account: Account,
     wish: Wish,
     claim_id: str,
+    claimed_at: float,
     path: Path,
     granted: Granted,
     failure: Failure,
@@ -226,6 +232,7 @@ async def _fail(  # noqa: PLR0913, PLR0917  what the holder of a claim knows
     ended = await account.slot.fail(Fail(id=claim_id, pause=pause, failure=failure, refresh=refresh))
     if isinstance(ended, Dropped):
         # Somebody else has claimed since: the pause is not the account's, and there may be a token.
-        return Held(wait=0.0) if ended.token is None or not wish.welcomes(ended.token) else Adopted(token=ended.token)
-    cooling = Cooling(wait=pause, failure=failure, failures=failures, failing_for=granted.failing_for)
+        return ClaimLost() if ended.token is None or not wish.welcomes(ended.token) else Adopted(token=ended.token)
+    failing_for = granted.failing_for + (account.clock.monotonic() - claimed_at) if granted.failures else 0.0
+    cooling = Cooling(wait=pause, failure=failure, failures=failures, failing_for=failing_for)
     return Failed(cooling=cooling, path=path)

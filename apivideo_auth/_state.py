@@ -87,8 +87,11 @@ class State:
             due = max(due, self.pause.until)
         return due if due < self.current.moments.expired_from else None
 
-    def wish(self, refused: Token | None, now: float) -> Wish:
-        """Return what a renewal has to know; `refused` is the token that a caller was refused with."""
+    def wish(self, refused: Token | None, now: float, *, permitted: bool = False) -> Wish:
+        """Return what a renewal has to know; `refused` is the token that a caller was refused with.
+
+        `permitted`: a renewal for that reason was granted already, so that its spacing is not asked for again.
+        """
         rejected = None if refused is None else refused.access_token
         if self.current is None:
             return Wish(rejected=rejected)
@@ -96,7 +99,9 @@ class State:
             seen=self.current.version,
             remaining=self.current.moments.ends_at - now,
             rejected=rejected,
-            because_rejected=rejected == self.current.token.access_token and self.usable(now) is not None,
+            because_rejected=(
+                not permitted and rejected == self.current.token.access_token and self.usable(now) is not None
+            ),
         )
 
     def take_renewed(self, renewed: Renewed, reason: events.Reason) -> events.TokenRenewed:

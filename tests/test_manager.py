@@ -55,6 +55,17 @@ async def test_only_who_names_a_token_is_denied_it(clock: LoopClock, service: Se
 
 
 @virtual_time
+async def test_a_revocation_of_both_tokens_leads_to_the_api_key(clock: LoopClock, service: Service) -> None:
+    """If the refresh token is refused too after a 401, the same caller gets a token for the API key."""
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        token = await tokens.get_token()
+        await asyncio.sleep(10)
+        service.live_refresh_tokens.clear()
+        assert (await tokens.get_token(rejected=token)).generation == 2
+    assert [call.endpoint for call in service.calls] == ["api-key", "refresh", "api-key"]
+
+
+@virtual_time
 async def test_a_token_younger_than_a_second_is_not_renewed_for_a_401(clock: LoopClock, service: Service) -> None:
     """A 401 on a token in its first second makes no call; the error says when one may be made."""
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
