@@ -62,13 +62,15 @@ class Wish:
     """What the worker has, and what it does not want.
 
     - `seen`: the version of the record that it knows; `remaining`: seconds of life of its own token, if it has one.
-    - `rejected`: an access token that the API refused; `because_rejected`: that is why it wants another.
+    - `rejected`: an access token that the API refused; `because_rejected`: that is why it wants another; `permitted`: a
+      renewal for that reason was granted before, so that its spacing is not asked for again.
     """
 
     seen: str | None = None
     remaining: float | None = None
     rejected: str | None = field(default=None, repr=False)
     because_rejected: bool = False
+    permitted: bool = False
 
     def welcomes(self, token: SharedToken) -> bool:
         """Say whether the record's token is better than what the worker has."""
@@ -136,7 +138,7 @@ async def renew(account: Account, wish: Wish) -> Outcome:
     if isinstance(answer, Changed):
         if wish.welcomes(answer.token):
             return Adopted(token=answer.token)
-        refused = wish.because_rejected or wish.is_rejected(answer.token)
+        refused = wish.because_rejected or (wish.is_rejected(answer.token) and not wish.permitted)
         answer = await account.slot.claim(_claim(claim_id, answer.token.version, account, rejected=refused))
     if isinstance(answer, Changed):
         return Adopted(token=answer.token) if wish.welcomes(answer.token) else Held(wait=0.0)

@@ -94,11 +94,12 @@ class State:
         """
         rejected = None if refused is None else refused.access_token
         if self.current is None:
-            return Wish(rejected=rejected)
+            return Wish(rejected=rejected, permitted=permitted)
         return Wish(
             seen=self.current.version,
             remaining=self.current.moments.ends_at - now,
             rejected=rejected,
+            permitted=permitted,
             because_rejected=(
                 not permitted and rejected == self.current.token.access_token and self.usable(now) is not None
             ),

@@ -66,6 +66,19 @@ async def test_a_revocation_of_both_tokens_leads_to_the_api_key(clock: LoopClock
 
 
 @virtual_time
+async def test_a_newcomer_told_of_a_revocation_of_both_tokens_gets_one(clock: LoopClock, service: Service) -> None:
+    """A manager that has no token yet, and is told that the shared one was refused, gets one for the API key."""
+    store = MemoryStore()
+    async with TokenManager(API_KEY, api=service, clock=clock, store=store) as tokens:
+        token = await tokens.get_token()
+    await asyncio.sleep(10)
+    service.live_refresh_tokens.clear()
+    async with TokenManager(API_KEY, api=service, clock=clock, store=store) as tokens:
+        assert (await tokens.get_token(rejected=token)).access_token != token.access_token
+    assert [call.endpoint for call in service.calls] == ["api-key", "refresh", "api-key"]
+
+
+@virtual_time
 async def test_a_token_younger_than_a_second_is_not_renewed_for_a_401(clock: LoopClock, service: Service) -> None:
     """A 401 on a token in its first second makes no call; the error says when one may be made."""
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
