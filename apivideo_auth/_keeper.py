@@ -6,7 +6,7 @@ from contextvars import Context
 from typing import Any, Final, TypeAlias
 
 from apivideo_auth import events
-from apivideo_auth._errors import Failure, ManagerClosedError, TokenRejectedError
+from apivideo_auth._errors import Failure, InvalidResponseError, ManagerClosedError, TokenRejectedError
 from apivideo_auth._policy import YOUNG, longest_min_ttl
 from apivideo_auth._record import Cooling, Held, Spaced
 from apivideo_auth._renewal import Account, Adopted, ClaimLost, Failed, Outcome, RefreshRefused, Renewed, renew
@@ -84,7 +84,7 @@ class Keeper:
             if not refused and (min_ttl is None or current.moments.ends_at - now >= min_ttl):
                 return current.token
             if not tries:
-                raise _rejected(YOUNG) if min_ttl is None else _too_much(current)
+                raise _rejected(YOUNG) if refused else _too_late(current)
             tries -= 1
             await self._another_token(account, rejected if refused else None, now)
 
@@ -112,6 +112,7 @@ class Keeper:
             reason: events.Reason = "min_ttl" if refused is None else "rejected"
             task = self._start(self._renew(account, refused, reason))
         outcome = await self._end_of(task)
+        self._check_open()
         if isinstance(outcome, Failed):
             outcome = outcome.cooling
         if isinstance(outcome, Cooling):
@@ -187,7 +188,7 @@ class Keeper:
                 case Renewed():
                     self._emit(state.take_renewed(outcome, reason))
                 case Adopted():
-                    self._emit(state.take_adopted(outcome.token, monotonic()))
+                    self._emit(state.take_adopted(outcome.token, outcome.as_of))
                 case Failed():
                     self._emit(state.note_failure(outcome, monotonic()))
                 case Cooling():
@@ -202,11 +203,11 @@ class Keeper:
 
     async def _look(self, account: Account) -> None:
         """Take over what another worker has committed, without a call."""
+        asked_at = account.clock.monotonic()
         shared = await account.slot.read()
-        now = account.clock.monotonic()
-        wish = self._state.wish(None, now)
+        wish = self._state.wish(None, account.clock.monotonic())
         if shared is not None and shared.version != wish.seen and wish.welcomes(shared):
-            self._emit(self._state.take_adopted(shared, now))
+            self._emit(self._state.take_adopted(shared, asked_at))
 
     def on_commit(self) -> None:
         """Look at the record, where another worker has committed."""
@@ -260,6 +261,12 @@ def _too_much(current: Current) -> ValueError:
     return ValueError(
         f"min_ttl is more than a token has: tokens live {current.lifetime:g} seconds; "
         f"ask for at most {longest_min_ttl(current.lifetime):g}"
+    )
+
+
+def _too_late(current: Current) -> InvalidResponseError:
+    return InvalidResponseError(
+        f"tokens of {current.lifetime:g} seconds arrive with less life than min_ttl asks for: the endpoint is too slow"
     )
 
 

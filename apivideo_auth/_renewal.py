@@ -102,9 +102,10 @@ class Renewed:
 
 @frozen(kw_only=True)
 class Adopted:
-    """The record had a better token."""
+    """The record had a better token. Its life counts from `as_of`, when the store was asked."""
 
     token: SharedToken
+    as_of: float
 
 
 @frozen(kw_only=True)
@@ -137,11 +138,12 @@ async def renew(account: Account, wish: Wish) -> Outcome:
     answer = await account.slot.claim(_claim(claim_id, wish.seen, account, rejected=wish.because_rejected))
     if isinstance(answer, Changed):
         if wish.welcomes(answer.token):
-            return Adopted(token=answer.token)
+            return Adopted(token=answer.token, as_of=claimed_at)
+        claimed_at = account.clock.monotonic()
         refused = wish.because_rejected or (wish.is_rejected(answer.token) and not wish.permitted)
         answer = await account.slot.claim(_claim(claim_id, answer.token.version, account, rejected=refused))
     if isinstance(answer, Changed):
-        return Adopted(token=answer.token) if wish.welcomes(answer.token) else Held(wait=0.0)
+        return Adopted(token=answer.token, as_of=claimed_at) if wish.welcomes(answer.token) else Held(wait=0.0)
     if not isinstance(answer, Granted):
         return answer
     try:
@@ -188,7 +190,7 @@ async def _use(account: Account, wish: Wish, claim_id: str, claimed_at: float, g
         )
     )
     if isinstance(ended, Dropped) and ended.token is not None and wish.welcomes(ended.token):
-        return Adopted(token=ended.token)
+        return Adopted(token=ended.token, as_of=arrived_at)
     return Renewed(
         access=answer.access_token,
         lifetime=lifetime,
@@ -231,10 +233,13 @@ async def _fail(  # noqa: PLR0913, PLR0917  what the holder of a claim knows
         return RefreshRefused(failure=failure)
     failures = granted.failures + 1
     pause = pause_after(failure, failures=failures, draw=account.draw())
+    failed_at = account.clock.monotonic()
     ended = await account.slot.fail(Fail(id=claim_id, pause=pause, failure=failure, refresh=refresh))
     if isinstance(ended, Dropped):
         # Somebody else has claimed since: the pause is not the account's, and there may be a token.
-        return ClaimLost() if ended.token is None or not wish.welcomes(ended.token) else Adopted(token=ended.token)
-    failing_for = granted.failing_for + (account.clock.monotonic() - claimed_at) if granted.failures else 0.0
+        if ended.token is not None and wish.welcomes(ended.token):
+            return Adopted(token=ended.token, as_of=failed_at)
+        return ClaimLost()
+    failing_for = granted.failing_for + (failed_at - claimed_at) if granted.failures else 0.0
     cooling = Cooling(wait=pause, failure=failure, failures=failures, failing_for=failing_for)
     return Failed(cooling=cooling, path=path)

@@ -119,9 +119,9 @@ class State:
             lifetime_assumed=renewed.lifetime_assumed,
         )
 
-    def take_adopted(self, shared: SharedToken, now: float) -> events.TokenAdopted:
-        """Serve the token of another worker."""
-        begins_at = now - (shared.lifetime - shared.remaining)
+    def take_adopted(self, shared: SharedToken, as_of: float) -> events.TokenAdopted:
+        """Serve the token of another worker; what is left of its life counts from `as_of`."""
+        begins_at = as_of - (shared.lifetime - shared.remaining)
         token = self._take(shared.access.decode(), shared.lifetime, begins_at, shared.version)
         return events.TokenAdopted(generation=token.generation, expires_at=token.expires_at, remaining=shared.remaining)
 

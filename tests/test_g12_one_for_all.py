@@ -162,6 +162,22 @@ async def test_g12_a_dead_holder_is_replaced_when_its_lease_is_over(clock: LoopC
     await alive.close()
 
 
+async def test_g12_a_claim_whose_answer_was_lost_is_given_up(clock: LoopClock, service: Service) -> None:
+    """A claim that stands although its answer was lost holds nobody up for its lease, once the store answers again."""
+    store, told = FaultyStore(), []
+    first, second = workers(2, store, service, clock, told)
+    async with first, second:
+        store.fault = "lost"
+        await first.get_token()
+        store.fault = None
+        assert store.record.claim_id is not None
+        await asyncio.sleep(2)
+        assert store.record.claim_id is None
+        assert (await second.get_token()).access_token == (await first.get_token()).access_token
+        assert clock.monotonic() < 5
+    assert len(service.calls) == 1
+
+
 async def test_g12_a_holder_that_wakes_up_late_overwrites_nothing(clock: LoopClock, service: Service) -> None:
     """A holder that was stopped past its lease finds its commit dropped, and adopts what came meanwhile."""
     store, told = FaultyStore(), []

@@ -11,6 +11,7 @@ from apivideo_auth import (
     AuthConnectionError,
     AuthError,
     CredentialsRejectedError,
+    InvalidResponseError,
     MemoryStore,
     RateLimitedError,
     RefreshPolicy,
@@ -161,11 +162,11 @@ async def test_min_ttl_beyond_a_lifetime_says_how_long_tokens_live(clock: LoopCl
 
 
 @virtual_time
-async def test_min_ttl_that_no_token_reaches_on_arrival_is_a_value_error(clock: LoopClock, service: Service) -> None:
+async def test_min_ttl_that_no_token_reaches_on_arrival_is_told(clock: LoopClock, service: Service) -> None:
     """If tokens arrive with less life than asked for, a bounded number of renewals says so."""
     service.lifetime, service.latency = 20, 4.0
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
-        with pytest.raises(ValueError, match="min_ttl"):
+        with pytest.raises(InvalidResponseError, match="min_ttl"):
             await tokens.get_token(min_ttl=17)
     assert len(service.calls) <= 4
 

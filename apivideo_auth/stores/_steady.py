@@ -61,6 +61,8 @@ class SteadySlot:
         self._own_ends_at = 0.0
         # The claim that the store granted; without it nothing is ended there.
         self._shared_claim: str | None = None
+        # A claim whose answer was lost may stand in the store, and would hold the account up for its whole lease.
+        self._lost_claim: str | None = None
         self._down_since: float | None = None
         self._failures = 0
         self._retry_at = 0.0
@@ -68,6 +70,7 @@ class SteadySlot:
 
     async def read(self) -> SharedToken | None:
         """Return the token of the account; none while the store is away."""
+        await self._end_lost_claim()
         answered, token = await self._ask(lambda slot: slot.read())
         if not answered:
             return None
@@ -78,8 +81,11 @@ class SteadySlot:
     async def claim(self, event: Claim) -> ClaimAnswer:
         """Ask to renew: in the store, or while it is away in the private record."""
         self._shared_claim = None
+        await self._end_lost_claim()
         answered, answer = await self._ask(lambda slot: slot.claim(event))
         if not answered or answer is None:
+            # Kept where it was asked for; while the breaker is open nothing was.
+            self._lost_claim = self._lost_claim or event.id
             return await self._private.claim(event)
         if isinstance(answer, Granted):
             self._shared_claim = event.id
@@ -139,6 +145,14 @@ class SteadySlot:
                     await self._shared.close()
             except Exception:  # noqa: BLE001  nothing depends on it any more
                 return
+
+    async def _end_lost_claim(self) -> None:
+        """End a claim that may stand although its answer was lost. Its refresh token, not known, is not given back."""
+        lost = self._lost_claim
+        if lost is not None:
+            answered, _ = await self._ask(lambda slot: slot.fail(Fail(id=lost)))
+            if answered:
+                self._lost_claim = None
 
     async def _ask(
         self, operation: Callable[[Slot], Awaitable[_T]], *, budget: float | None = BUDGET
