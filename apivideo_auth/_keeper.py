@@ -171,7 +171,7 @@ class Keeper:
     async def _renew(self, account: Account, refused: Token | None, reason: events.Reason) -> Outcome:
         """Renew until there is an outcome: claims of others are waited for, a refused refresh token is replaced."""
         state, monotonic = self._state, account.clock.monotonic
-        permitted = False
+        permitted, began_at = False, monotonic()
         for _ in range(ROUNDS):
             outcome = await renew(account, state.wish(refused, monotonic(), permitted=permitted))
             match outcome:
@@ -197,7 +197,7 @@ class Keeper:
                     state.spaced_until = monotonic() + outcome.wait
             return outcome
         failure = Failure(kind="connection", message="other workers hold the renewal, and bring no token")
-        crowded = Cooling(wait=account.policy.lease, failure=failure, failures=1, failing_for=0.0)
+        crowded = Cooling(wait=account.policy.lease, failure=failure, failures=1, failing_for=monotonic() - began_at)
         state.note_pause(crowded, monotonic())
         return crowded
 

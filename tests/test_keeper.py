@@ -3,10 +3,12 @@
 import asyncio
 
 import pytest
+from attrs import evolve
 
-from apivideo_auth import AuthConnectionError, RefreshPolicy, TokenManager
+from apivideo_auth import AuthConnectionError, MemoryStore, RefreshPolicy, TokenManager
 from tests.conftest import API_KEY
 from tests.doubles import LoopClock, Service
+from tests.faulty_store import FaultyStore
 
 pytestmark = pytest.mark.virtual_time
 
@@ -53,3 +55,47 @@ async def test_a_caller_between_the_end_of_a_renewal_and_its_callback(clock: Loo
         given = await asyncio.gather(*late)
     assert {token.generation for token in given} == {first.generation}
     assert len(service.calls) == 2
+
+
+async def test_claims_of_others_without_end_are_an_error(clock: LoopClock, service: Service) -> None:
+    """If others hold the renewal again and again and bring no token, callers are told, and nothing is called."""
+    store = FaultyStore()
+
+    def hold(_operation: str) -> None:
+        if store.inner._accounts:
+            store.record = evolve(store.record, claim_id="somebody", claim_until=clock.monotonic() + 15)
+
+    async with TokenManager(API_KEY, api=service, clock=clock, store=store) as tokens:
+        store.before = hold
+        with pytest.raises(AuthConnectionError, match="other workers hold the renewal"):
+            await tokens.get_token(rejected=None)
+        assert service.calls == []
+
+
+async def test_a_commit_that_is_told_after_close_is_ignored(clock: LoopClock, service: Service) -> None:
+    """A commit of another worker that is heard of while a manager closes starts nothing."""
+    store = MemoryStore()
+    async with TokenManager(API_KEY, api=service, clock=clock, store=store) as other:
+        tokens = TokenManager(API_KEY, api=service, clock=clock, store=store)
+        await tokens.get_token()
+        await tokens.close()
+        tokens._keeper.on_commit()
+        await other.get_token()
+        assert tokens.status().phase == "closed"
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_close_that_is_cancelled_twice_still_closes_the_slot(clock: LoopClock, service: Service) -> None:
+    """Whatever interrupts close(), the manager is closed, and close() can be awaited again."""
+    service.gate = asyncio.Event()
+    tokens = TokenManager(API_KEY, api=service, clock=clock, store=MemoryStore())
+    caller = asyncio.create_task(tokens.get_token())
+    await asyncio.sleep(1)
+    closing = asyncio.create_task(tokens.close())
+    await asyncio.sleep(1)
+    closing.cancel()
+    closing.cancel()
+    await asyncio.wait({closing, caller})
+    await tokens.close()
+    assert tokens.status().phase == "closed"
+    assert asyncio.all_tasks() == {asyncio.current_task()}
