@@ -157,7 +157,9 @@ class AuthenticationApi:
                     utc=SYSTEM_CLOCK.utc(),
                 )
         except aiohttp.ClientConnectorError as error:
-            why = type(error.os_error).__name__
+            # A certificate that does not convince has no error of the system beneath.
+            refused = isinstance(error, aiohttp.ClientConnectorCertificateError)
+            why = type(error.certificate_error if refused else error.os_error).__name__
             return Failure(kind="connection", sent=False, message=f"{where} cannot be reached ({why})")
         except aiohttp.ConnectionTimeoutError:
             return Failure(kind="connection", sent=False, message=f"{where} cannot be reached (timed out)")

@@ -1,9 +1,12 @@
-"""Breadth-first search: the first broken invariant that is found is the one with the shortest way there."""
+"""Breadth-first search: the first broken promise that is found is the one with the shortest way there."""
 
 from collections import deque
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tests.exhaustive.model import BrokenError, World, canonical, check, normal, start, steps
+from tests.exhaustive.moves import BrokenError, Moves, Rules
+from tests.exhaustive.player import Player
+from tests.exhaustive.steps import check, steps
+from tests.exhaustive.world import Worker, World, canonical
 
 
 class Visited(NamedTuple):
@@ -14,39 +17,48 @@ class Visited(NamedTuple):
     depth: int
 
 
-def explore(*, workers: int = 3, renewals: int = 2, deaths: int = 1) -> Visited:
-    """Visit every state; raise `AssertionError` with the shortest way to one that breaks an invariant.
+def explore(*, workers: int = 3, ends: bool = True, losses: int = 0, rules: Rules | None = None) -> Visited:
+    """Visit every state there is; raise `AssertionError` with the shortest way to one that breaks a promise.
 
-    The space is bounded by the tokens that the server issues and by how many workers die; within these bounds every
-    interleaving is visited.
+    Nothing else is bounded: workers renew, fail, stall, die and come back for ever, in every order. Without `ends` no
+    token ever ends, which leaves out answers that arrive too late, and a twentieth of the states is left. The store
+    falls back to an earlier record of its own up to `losses` times.
     """
-    first = start(workers)
-    came_by: dict[tuple[Any, ...], tuple[tuple[Any, ...] | None, str]] = {canonical(first): (None, "")}
-    queue: deque[tuple[World, tuple[Any, ...], int]] = deque([(first, canonical(first), 0)])
-    taken = deepest = 0
-    while queue:
-        world, key, depth = queue.popleft()
-        deepest = max(deepest, depth)
-        at = key
-        try:
-            for name, after in steps(world, renewals=renewals, deaths=deaths):
-                taken += 1
-                reached = canonical(after)
-                if reached not in came_by:
-                    came_by[reached] = (key, name)
-                    at = reached
-                    check(after)
-                    at = key
-                    queue.append((normal(after), reached, depth + 1))
-        except BrokenError as broken:
-            raise AssertionError(_story(came_by, at, str(broken))) from None
-    return Visited(len(came_by), taken, deepest)
+    with Player() as player:
+        moves = Moves(rules or Rules(), player)
+        first = canonical(World(workers=(Worker(),) * workers, ends=ends, losses=losses))
+        came_from: dict[World, World | None] = {first: None}
+        queue, taken, depth = deque([(first, 0)]), 0, 0
+        while queue:
+            world, depth = queue.popleft()
+            try:
+                check(world, moves)
+                for after in dict.fromkeys(after for _, after in steps(world, moves)):
+                    taken += 1
+                    reached = canonical(after)
+                    if reached not in came_from:
+                        came_from[reached] = world
+                        queue.append((reached, depth + 1))
+            except BrokenError:
+                raise AssertionError(_story(world, came_from, moves)) from None
+        return Visited(len(came_from), taken, depth)
 
 
-def _story(came_by: dict[tuple[Any, ...], tuple[tuple[Any, ...] | None, str]], key: tuple[Any, ...], why: str) -> str:
-    way: list[str] = []
-    at: tuple[Any, ...] | None = key
+def _story(last: World, came_from: dict[World, World | None], moves: Moves) -> str:
+    """Tell the way to a state and what breaks there. Workers and tokens keep their names on the way."""
+    way: list[World] = []
+    at: World | None = last
     while at is not None:
-        at, name = came_by[at]
-        way.insert(0, name)
-    return f"{why}, by the shortest way:\n" + "\n".join(f"  {number}. {name}" for number, name in enumerate(way[1:], 1))
+        way.insert(0, at)
+        at = came_from[at]
+    world, lines = way[0], ["the shortest way to a broken promise:"]
+    for number, towards in enumerate(way[1:], 1):
+        words, world = next(found for found in steps(world, moves) if canonical(found[1]) == towards)
+        lines.append(f"  {number}. {words}")
+    try:
+        check(world, moves)
+        for _ in steps(world, moves):
+            pass
+    except BrokenError as broken:
+        lines.append(f"  then {broken}")
+    return "\n".join(lines)

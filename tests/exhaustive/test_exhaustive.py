@@ -1,82 +1,113 @@
-"""Every interleaving of three workers keeps the promises of the record."""
+"""Every interleaving of the workers keeps the promises of the record.
+
+`python -m tests.exhaustive` visits all of them; here three workers have tokens that do not end, or two have tokens that
+do.
+"""
 
 from typing import Any
 
 import pytest
 from attrs import evolve
 
-from apivideo_auth import _record
-from tests.exhaustive import model
+from apivideo_auth import _record, _renewal
+from apivideo_auth._record import Claim, Commit, Fail, Record
+from apivideo_auth._renewal import Wish
+from tests.exhaustive.moves import Rules
 from tests.exhaustive.search import explore
 
 
 def test_three_workers_keep_every_promise() -> None:
-    """Claims, calls, lost answers, refusals, stalls, deaths and returns, in every order, over two renewals."""
-    visited = explore(workers=3, renewals=2, deaths=1)
-    assert visited.states > 40_000
+    """Claims, calls, lost answers, refusals, stalls, cancellations, deaths and returns, in every order and for ever."""
+    assert explore(workers=3, ends=False).states > 5_000
 
 
-def claim_without_taking(record: _record.Record, event: _record.Claim, now: float) -> tuple[Any, Any]:
+def test_two_workers_keep_every_promise_while_tokens_end() -> None:
+    """The same with tokens that end at any moment, also before they arrive."""
+    assert explore(workers=2).states > 4_000
+
+
+@pytest.mark.parametrize(("workers", "ends"), [(1, True), (2, False)])
+def test_a_store_that_falls_back_misleads_nobody_who_knows_better(workers: int, ends: bool) -> None:
+    """When the store loses what it confirmed, a worker that knows a newer token than the record's does not use the
+    record's refresh token, which has been used already.
+    """
+    assert explore(workers=workers, ends=ends, losses=1).states > 1_000
+
+
+def claim_without_taking(record: Record, event: Claim, now: float) -> tuple[Record, Any]:
     """Grant a claim and leave the refresh token in the record."""
-    after, answer = _REAL_CLAIM(record, event, now)
+    after, answer = _record.claim(record, event, now)
     return evolve(after, refresh=record.refresh), answer
 
 
-def commit_of_anybody(record: _record.Record, event: _record.Commit, now: float) -> tuple[Any, Any]:
+def claim_of_a_held_record(record: Record, event: Claim, now: float) -> tuple[Record, Any]:
+    """Grant a claim although somebody holds one."""
+    return _record.claim(evolve(record, claim_until=0.0), event, now)
+
+
+def claim_for_ever(record: Record, event: Claim, now: float) -> tuple[Record, Any]:
+    """Hold a record for as long as a claim is there, lapsed or not."""
+    return _record.claim(evolve(record, claim_until=now + 1 if record.claim_id else 0.0), event, now)
+
+
+def commit_of_anybody(record: Record, event: Commit, now: float) -> tuple[Record, Any]:
     """Take a commit in although the record carries another claim."""
-    return _REAL_COMMIT(evolve(record, claim_id=event.id), event, now)
+    return _record.commit(evolve(record, claim_id=event.id), event, now)
 
 
-def fail_of_anybody(record: _record.Record, event: _record.Fail, now: float) -> tuple[Any, Any]:
+def commit_within_the_lease(record: Record, event: Commit, now: float) -> tuple[Record, Any]:
+    """Drop a commit that comes after its lease, although nobody else has claimed."""
+    return _record.commit(record if record.claim_until > now else evolve(record, claim_id=None), event, now)
+
+
+def fail_of_anybody(record: Record, event: Fail, now: float) -> tuple[Record, Any]:
     """Heed a fail although the record carries another claim."""
-    return _REAL_FAIL(evolve(record, claim_id=event.id), event, now)
-
-
-def claim_of_a_held_record(record: _record.Record, event: _record.Claim, now: float) -> tuple[Any, Any]:
-    """Grant a claim although somebody holds one, and leave the refresh token."""
-    after, answer = _REAL_CLAIM(evolve(record, claim_until=0.0), event, now)
-    return evolve(after, refresh=record.refresh), answer
-
-
-_REAL_CLAIM, _REAL_COMMIT, _REAL_FAIL = _record.claim, _record.commit, _record.fail
+    return _record.fail(evolve(record, claim_id=event.id), event, now)
 
 
 @pytest.mark.parametrize(
-    ("name", "mutation", "broken"),
+    ("rules", "broken"),
     [
-        ("claim", claim_without_taking, "is in two places"),
-        ("claim", claim_of_a_held_record, "is in two places"),
-        ("commit", commit_of_anybody, "no longer holds the claim"),
-        ("fail", fail_of_anybody, "no longer holds the claim"),
+        (Rules(claim=claim_without_taking), "refresh token 1 is in two places"),
+        (Rules(claim=claim_of_a_held_record), "two claims are live"),
+        (Rules(claim=claim_for_ever), "nobody would ever be granted a renewal again"),
+        (Rules(commit=commit_of_anybody), "A gets the answer; it no longer holds the claim, and changed the record"),
+        (Rules(commit=commit_within_the_lease), "A gets the answer; it holds the claim, and its end did not count"),
+        (Rules(fail=fail_of_anybody), "A is cancelled; it no longer holds the claim, and changed the record"),
     ],
+    ids=lambda value: None if isinstance(value, str) else "",
 )
-def test_a_broken_transition_is_found_by_the_shortest_way(
-    monkeypatch: pytest.MonkeyPatch, name: str, mutation: Any, broken: str
-) -> None:
+def test_a_broken_transition_is_found_by_the_shortest_way(rules: Rules, broken: str) -> None:
     """A transition that breaks a promise is caught, and the way there is told."""
-    monkeypatch.setattr(model._record, name, mutation)
     with pytest.raises(AssertionError, match=broken) as caught:
-        explore(workers=2, renewals=2, deaths=0)
-    assert "  1. A claims, with the API key" in str(caught.value)
+        explore(workers=2, ends=False, rules=rules)
+    assert "  1. A claims, and is to use the API key\n" in str(caught.value)
+
+
+def test_the_way_is_told_step_by_step() -> None:
+    """What is told can be followed: workers and tokens keep their names."""
+    with pytest.raises(AssertionError) as caught:
+        explore(workers=2, rules=Rules(claim=claim_without_taking))
+    assert str(caught.value).splitlines() == [
+        "the shortest way to a broken promise:",
+        "  1. A claims, and is to use the API key",
+        "  2. A sends, to get token 1",
+        "  3. A reaches the server",
+        "  4. A gets the answer: commit done, Renewed",
+        "  5. A claims, and is to use refresh token 1",
+        "  then refresh token 1 is in two places",
+    ]
 
 
 def test_a_refresh_token_given_back_after_a_lost_answer_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Giving back a refresh token whose fate is unknown is caught."""
-    finish = model._finish
-    monkeypatch.setattr(
-        model,
-        "_finish",
-        lambda world, place, name: finish(
-            model._with(
-                world,
-                place,
-                world.workers[place]._replace(answer="unsent")
-                if world.workers[place].answer == "lost"
-                else world.workers[place],
-            ),
-            place,
-            name,
-        ),
-    )
-    with pytest.raises(AssertionError, match="which the server has taken"):
-        explore(workers=1, renewals=2, deaths=0)
+    """Giving back a refresh token whose fate is unknown is caught: the real renewal is what is played."""
+    monkeypatch.setattr(_renewal, "_usable_again", lambda failure, refresh: refresh)
+    with pytest.raises(AssertionError, match="the record has refresh token 1, which the server has taken"):
+        explore(workers=1)
+
+
+def test_a_refresh_token_of_old_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Using the record's refresh token although one knows a newer token is caught, after a loss."""
+    monkeypatch.setattr(Wish, "outlives", lambda wish, granted: False)
+    with pytest.raises(AssertionError, match="which the server has taken, is to be used"):
+        explore(workers=1, losses=1)
