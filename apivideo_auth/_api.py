@@ -156,10 +156,12 @@ class AuthenticationApi:
                     body.getvalue(),
                     utc=SYSTEM_CLOCK.utc(),
                 )
+        except aiohttp.ClientConnectorCertificateError as error:
+            # It has no error of the system beneath, unlike the others.
+            why = type(error.certificate_error).__name__
+            return Failure(kind="connection", sent=False, message=f"{where} cannot be reached ({why})")
         except aiohttp.ClientConnectorError as error:
-            # A certificate that does not convince has no error of the system beneath.
-            refused = isinstance(error, aiohttp.ClientConnectorCertificateError)
-            why = type(error.certificate_error if refused else error.os_error).__name__
+            why = type(error.os_error).__name__
             return Failure(kind="connection", sent=False, message=f"{where} cannot be reached ({why})")
         except aiohttp.ConnectionTimeoutError:
             return Failure(kind="connection", sent=False, message=f"{where} cannot be reached (timed out)")
