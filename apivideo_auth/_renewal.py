@@ -89,7 +89,7 @@ class Wish:
 
 @frozen(kw_only=True)
 class Renewed:
-    """A call brought a token. `version` is that of the record now."""
+    """A call brought a token. `version` is the record's if the commit counted, and otherwise no record's."""
 
     access: str = field(repr=False)
     lifetime: float
@@ -97,7 +97,7 @@ class Renewed:
     sent_at: float
     seconds: float
     path: Path
-    version: str | None
+    version: str
 
 
 @frozen(kw_only=True)
@@ -198,7 +198,8 @@ async def _use(account: Account, wish: Wish, claim_id: str, claimed_at: float, g
         sent_at=sent_at,
         seconds=arrived_at - sent_at,
         path=path,
-        version=wish.seen if isinstance(ended, Dropped) else claim_id,
+        # Of a dropped commit too: what the record holds is then known to be another token than this.
+        version=claim_id,
     )
 
 

@@ -4,6 +4,7 @@ from hashlib import blake2b
 from typing import Any, NoReturn, Self
 
 MASK = "***"
+SHORTEST = 6
 
 
 class Secret(str):
@@ -51,8 +52,8 @@ def fingerprint(*parts: str, size: int = 16) -> str:
 
 
 def scrub(text: str, *secrets: str | None) -> str:
-    """Return `text` with every one of `secrets` masked."""
+    """Return `text` with every one of `secrets` masked; what is too short to be one would only maim the text."""
     for secret in secrets:
-        if secret:
+        if secret and len(secret) >= SHORTEST:
             text = text.replace(secret, MASK)
     return text
