@@ -27,7 +27,7 @@ class Resources:
     limiter: RateLimiter
     clock: Clock
     url: str
-    library: Library = field(factory=Library, init=False)
+    catalogue: Library = field(factory=Library, init=False)
 
     def admit(self, request: web.BaseRequest, kind: Kind) -> int | None:
         """Return the generation of the token that came, None for an API key, or raise a 401 or a 429."""
@@ -53,23 +53,23 @@ class Resources:
     async def list_videos(self, request: web.BaseRequest) -> Answer:
         """Answer a page of videos."""
         page = Page.of(request.query)
-        return Answer(page.document("/videos", self.library.newest_first(), self._show), "served")
+        return Answer(page.document("/videos", self.catalogue.newest_first(), self._show), "served")
 
     async def create_video(self, request: web.BaseRequest) -> Answer:
         """Add a video, which has no source yet."""
         details = Details.of(await read_payload(request))
-        return Answer(self._show(self.library.create(details, self.clock.utc())), "served", status=201)
+        return Answer(self._show(self.catalogue.create(details, self.clock.utc())), "served", status=201)
 
     async def show_video(self, _request: web.BaseRequest, video_id: str) -> Answer:
         """Answer one video."""
-        return Answer(self._show(self.library.get(video_id)), "served")
+        return Answer(self._show(self.catalogue.get(video_id)), "served")
 
     async def upload_source(self, request: web.BaseRequest, video_id: str) -> Answer:
         """Take the source of a video, whole or in chunks, and answer the video each time.
 
         Chunks may be smaller than api.video's 5 MiB, so that a test needs no large files.
         """
-        video = self.library.get(video_id)
+        video = self.catalogue.get(video_id)
         place = parse_content_range(request.headers.get("Content-Range"))
         size = await count_file(request, FILE_LIMIT if place is None else CHUNK_LIMIT)
         video.receive(place, size, self.clock.utc())
