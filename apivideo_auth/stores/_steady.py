@@ -161,9 +161,10 @@ class SteadySlot:
         if self._down_since is not None and self._now() < self._retry_at:
             return False, None
         try:
+            if self._shared is None:
+                # Before the time runs: opening does no I/O, but it may import and derive a key.
+                self._shared = self._open_slot()
             async with asyncio.timeout(budget):
-                if self._shared is None:
-                    self._shared = self._open_slot()
                 answer = await operation(self._shared)
         except Exception as error:  # noqa: BLE001  whatever a store raises, it is down
             self._degrade(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
