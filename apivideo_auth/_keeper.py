@@ -102,7 +102,7 @@ class Keeper:
 
     async def _another_token(self, account: Account, refused: Token | None, now: float) -> None:
         """Wait for one renewal, for a caller who is denied the current token; raise if it brings none."""
-        task = self._in_flight()
+        task, denied = self._in_flight(), self._state.current
         if task is None:
             pause = self._state.paused(now)
             if pause is not None:
@@ -113,6 +113,8 @@ class Keeper:
             task = self._start(self._renew(account, refused, reason))
         outcome = await self._end_of(task)
         self._check_open()
+        if self._state.current is not denied:
+            return
         if isinstance(outcome, Failed):
             outcome = outcome.cooling
         if isinstance(outcome, Cooling):

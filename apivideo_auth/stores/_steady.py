@@ -67,6 +67,7 @@ class SteadySlot:
         self._failures = 0
         self._retry_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     async def read(self) -> SharedToken | None:
         """Return the token of the account; none while the store is away."""
@@ -135,6 +136,7 @@ class SteadySlot:
 
     async def close(self) -> None:
         """Let go of the store; a store that cannot be reached is let go of all the same."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -186,6 +188,8 @@ class SteadySlot:
     def _arm(self, pause: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._closed:
+            return
         loop = asyncio.get_running_loop()
         self._timer = loop.call_at(loop.time() + pause, self._wake, pause)
 
