@@ -131,7 +131,7 @@ class AuthenticationApi:
         """Mask the secret that was sent where the answer repeats it; before anything is raised, which shows locals."""
         return answer.without(secret) if isinstance(answer, Failure) else answer
 
-    async def _exchange(
+    async def _exchange(  # noqa: PLR0911  one return for each way in which a call can end
         self, endpoint: Endpoint, payload: AuthenticatePayload | RefreshTokenPayload
     ) -> AccessToken | Failure:
         """Make one call. No local here holds a body, so that no traceback can show one."""
