@@ -152,11 +152,7 @@ class State:
     def note_pause(self, cooling: Cooling, now: float) -> None:
         """Keep a pause of the account."""
         self.last_error = cooling.failure.message
-        failing_since = now - cooling.failing_for
-        if self.pause is not None:
-            # A store that was emptied or lost counts anew; for the callers it is the same outage.
-            failing_since = min(failing_since, self.pause.failing_since)
-        self.pause = Pause(until=now + cooling.wait, failing_since=failing_since, failure=cooling.failure)
+        self.pause = Pause(until=now + cooling.wait, failing_since=now - cooling.failing_for, failure=cooling.failure)
 
     def close(self) -> None:
         """Serve nobody any more, and let go of the token."""

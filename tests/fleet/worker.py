@@ -20,8 +20,8 @@ import aiohttp
 from attrs import asdict, define, field, frozen
 
 from apivideo_auth import AccessToken, AuthenticationApi, AuthError, RefreshPolicy, Token, TokenManager
-from apivideo_auth import _models as models
 from apivideo_auth._clock import SYSTEM_CLOCK
+from apivideo_auth._models import RefreshTokenPayload
 from apivideo_auth._record import Claim, ClaimAnswer, Granted
 from apivideo_auth.stores import _file_slot, _redis_client, _redis_feed, store_from_url
 from apivideo_auth.stores._record_file import RecordFile
@@ -77,7 +77,7 @@ class Api(AuthenticationApi):
 
     trap: Trap
 
-    async def refresh(self, payload: models.RefreshTokenPayload) -> AccessToken:
+    async def refresh(self, payload: RefreshTokenPayload) -> AccessToken:
         tell("refresh", token=mark(payload.refresh_token))
         answer = await super().refresh(payload)
         self.trap.reach("answered")
