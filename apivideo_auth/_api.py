@@ -9,7 +9,7 @@ from typing import Self
 import aiohttp
 
 from apivideo_auth._answer import BODY_LIMIT, Endpoint, decipher
-from apivideo_auth._clock import SYSTEM_CLOCK
+from apivideo_auth._clock import SYSTEM_CLOCK, Clock
 from apivideo_auth._errors import Failure
 from apivideo_auth._models import AccessToken, AuthenticatePayload, RefreshTokenPayload
 from apivideo_auth._policy import LONGEST_ATTEMPT
@@ -61,13 +61,16 @@ class AuthenticationApi:
     ) -> None:
         if connector is not None and not isinstance(connector, aiohttp.BaseConnector):
             raise TypeError(f"connector must be an aiohttp connector, not {type(connector).__name__}")
+        if not isinstance(trust_env, bool):
+            raise TypeError(f"trust_env must be a bool, not {type(trust_env).__name__}")
         if isinstance(attempt_timeout, bool) or not isinstance(attempt_timeout, int | float):
             raise TypeError(f"attempt_timeout must be a number of seconds, not {type(attempt_timeout).__name__}")
         if not 0 < attempt_timeout <= LONGEST_ATTEMPT:
             raise ValueError(f"attempt_timeout must be more than 0 and at most {LONGEST_ATTEMPT:g} seconds")
         self._base_url = normal_base_url(base_url)
         self._connector = connector
-        self._trust_env = bool(trust_env)
+        self._trust_env = trust_env
+        self._utc = SYSTEM_CLOCK.utc
         self._timeout = aiohttp.ClientTimeout(total=attempt_timeout, ceil_threshold=LONGEST_ATTEMPT)
         self._headers = origin_headers(application) | {
             "Content-Type": "application/json",
@@ -83,6 +86,10 @@ class AuthenticationApi:
     def base_url(self) -> str:
         """The origin that is asked, normalised."""
         return self._base_url
+
+    def keep_time_by(self, clock: Clock) -> None:
+        """Read a `Retry-After` that names a date by this clock, in place of the machine's."""
+        self._utc = clock.utc
 
     async def authenticate(self, payload: AuthenticatePayload) -> AccessToken:
         """Ask for a token with the API key.
@@ -154,7 +161,7 @@ class AuthenticationApi:
                     response.status,
                     response.headers,
                     body.getvalue(),
-                    utc=SYSTEM_CLOCK.utc(),
+                    utc=self._utc(),
                 )
         except aiohttp.ClientConnectorCertificateError as error:
             # It has no error of the system beneath, unlike the others.
@@ -168,8 +175,11 @@ class AuthenticationApi:
         except TimeoutError:
             limit = f"{self._timeout.total:g} seconds"
             return Failure(kind="connection", message=f"{where} gave no answer within {limit}")
-        except aiohttp.ClientResponseError as error:
-            return Failure(kind="invalid", message=f"{where} answered something that is not HTTP ({error.status})")
+        except aiohttp.ClientHttpProxyError as error:
+            why = f"the proxy answered {error.status}"
+            return Failure(kind="connection", sent=False, message=f"{where} cannot be reached ({why})")
+        except aiohttp.ClientResponseError:
+            return Failure(kind="invalid", message=f"{where} answered something that is not HTTP")
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
             return Failure(kind="connection", message=f"{where} broke off the call ({type(error).__name__})")
 

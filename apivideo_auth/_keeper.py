@@ -39,6 +39,8 @@ class Keeper:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._task: _Task | None = None
+        # Whether the task only looks at the record, or waits for another worker: close() need not wait for it.
+        self._has_nothing_to_land = False
         self._waiting: set[asyncio.Future[None]] = set()
 
     def enter(self) -> Account:
@@ -159,6 +161,7 @@ class Keeper:
     def _start(self, work: Coroutine[Any, Any, Outcome | None]) -> _Task:
         """Start the one task, in a context of its own: it outlives whoever came first."""
         # The class and not `create_task`: an eager task factory would run it before `_task` is set.
+        self._has_nothing_to_land = False
         task: _Task = asyncio.Task(work, loop=self._loop, name="apivideo-auth-renewal", context=Context())
         self._task = task
         task.add_done_callback(self._ended)
@@ -170,18 +173,24 @@ class Keeper:
         self._arm()
         self._wake()
 
-    async def _renew(self, account: Account, refused: Token | None, reason: events.Reason) -> Outcome:
+    async def _renew(  # noqa: C901  one branch for each outcome
+        self, account: Account, refused: Token | None, reason: events.Reason
+    ) -> Outcome:
         """Renew until there is an outcome: claims of others are waited for, a refused refresh token is replaced."""
         state, monotonic = self._state, account.clock.monotonic
         permitted, began_at = False, monotonic()
         for _ in range(ROUNDS):
+            if state.closed:
+                return Held(wait=0.0)
             outcome = await renew(account, state.wish(refused, monotonic(), permitted=permitted))
             match outcome:
                 case ClaimLost():
                     permitted = True
                     continue
                 case Held():
+                    self._has_nothing_to_land = True
                     await account.slot.changed(max(outcome.wait, SHORTEST_NAP))
+                    self._has_nothing_to_land = False
                     continue
                 case RefreshRefused():
                     self._emit(events.RefreshTokenRefused(message=outcome.failure.message))
@@ -215,6 +224,7 @@ class Keeper:
         """Look at the record, where another worker has committed."""
         if self._account is not None and self._in_flight() is None and not self._state.closed:
             self._start(self._look(self._account))
+            self._has_nothing_to_land = True
 
     # The timer: while a token is usable it is renewed although nobody asks.
 
@@ -246,7 +256,7 @@ class Keeper:
         self._wake()
         try:
             task = self._in_flight()
-            if task is not None and patience > 0:
+            if task is not None and patience > 0 and not self._has_nothing_to_land:
                 await asyncio.wait({task}, timeout=patience)
         finally:
             task = self._in_flight()

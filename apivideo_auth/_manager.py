@@ -8,23 +8,19 @@ from types import TracebackType
 from typing import Any, Final, NoReturn, Self
 
 import aiohttp
+from multidict import CIMultiDict
 
 from apivideo_auth import events
 from apivideo_auth._api import AuthenticationApi, origin_headers
+from apivideo_auth._checks import check_callable, check_instance, check_methods
 from apivideo_auth._clock import SYSTEM_CLOCK, Clock
 from apivideo_auth._keeper import Keeper
 from apivideo_auth._middleware import BearerAuth
 from apivideo_auth._models import AuthenticatePayload
-from apivideo_auth._options import (
-    base_url_with,
-    check_callable,
-    check_instance,
-    check_methods,
-    check_wanted,
-    from_environment,
-)
+from apivideo_auth._options import base_url_with, check_wanted, from_environment
 from apivideo_auth._policy import RefreshPolicy
 from apivideo_auth._renewal import Account, TokenEndpoints
+from apivideo_auth._secret import masked
 from apivideo_auth._state import State
 from apivideo_auth._status import ManagerStatus
 from apivideo_auth._token import Token
@@ -47,7 +43,8 @@ class TokenManager:
     - `store`: where workers share one token; by default it is this manager's own, in memory.
     - `api`: stands in for `AuthenticationApi`; it and `connector` stay the caller's to close.
     - `application`: `("name", "1.2.3")`, sent as `AV-Origin-App`.
-    - `trust_env`: whether proxies of the environment may carry secrets.
+    - `trust_env`: whether proxies of the environment may carry secrets. For `session()` aiohttp then also reads netrc,
+      whose entry for the host takes the place of the token.
     - `on_event`: the first receiver of events; see `subscribe`.
 
     Construction does no I/O and needs no running loop; it raises `TypeError`, `ValueError` or `InsecureUrlError` for
@@ -68,6 +65,8 @@ class TokenManager:
         on_event: events.Receiver | None = None,
         clock: Clock | None = None,
     ) -> None:
+        # Masked before anything can raise: a traceback that shows locals shows this one.
+        api_key = masked(api_key)
         credentials = AuthenticatePayload(api_key)
         clock = SYSTEM_CLOCK if clock is None else clock
         check_instance("policy", policy, RefreshPolicy)
@@ -75,6 +74,7 @@ class TokenManager:
         check_methods("clock", clock, "monotonic", "utc")
         if store is not None:
             check_methods("store", store, "open")
+            check_instance("store.leaves_process", getattr(store, "leaves_process", None), bool)
         if on_event is not None:
             check_callable("on_event", on_event)
         self._base_url = base_url_with(api, base_url)
@@ -87,6 +87,7 @@ class TokenManager:
                 trust_env=trust_env,
                 attempt_timeout=policy.attempt_timeout,
             )
+            self._own_api.keep_time_by(clock)
         else:
             check_methods("api", api, "authenticate", "refresh")
             if connector is not None or application is not None or trust_env:
@@ -141,6 +142,9 @@ class TokenManager:
         return cls(**from_environment(overrides))
 
     def __repr__(self) -> str:
+        # Tolerant, since a traceback may show a manager whose construction has just failed.
+        if not hasattr(self, "_state"):
+            return "<TokenManager not constructed>"
         status = self.status()
         return f"<TokenManager {self._base_url} {status.phase} generation={status.generation}>"
 
@@ -176,7 +180,9 @@ class TokenManager:
         """
         self._keeper.enter()
         bearer = BearerAuth(self, on_event=self._tell)
-        headers = {**self._origin_headers, **dict(kwargs.pop("headers", None) or {})}
+        headers = CIMultiDict(kwargs.pop("headers", None) or {})
+        for name, value in self._origin_headers.items():
+            headers.setdefault(name, value)
         middlewares = (*(kwargs.pop("middlewares", None) or ()), bearer)
         options: dict[str, Any] = {"base_url": self._base_url, "trust_env": self._trust_env} | kwargs
         return aiohttp.ClientSession(headers=headers, middlewares=middlewares, **options)

@@ -8,6 +8,7 @@ from aiohttp import BytesPayload, ClientHandlerType, ClientRequest, ClientRespon
 from yarl import URL
 
 from apivideo_auth import events
+from apivideo_auth._checks import check_callable
 from apivideo_auth._errors import AuthError
 from apivideo_auth._token import Token, TokenSource
 from apivideo_auth._urls import Origin, normal_base_url, origin_of
@@ -44,8 +45,8 @@ class BearerAuth:
             origins = [base_url]
         elif isinstance(origins, str) or not isinstance(origins, Iterable):
             raise TypeError('origins must be a collection of URLs, such as ["https://ws.api.video"]')
-        if on_event is not None and not callable(on_event):
-            raise TypeError("on_event must be callable")
+        if on_event is not None:
+            check_callable("on_event", on_event)
         self._source = source
         self._origins: frozenset[Origin] = frozenset(_allowed(origin) for origin in origins)
         self._on_event = on_event
@@ -84,7 +85,14 @@ class BearerAuth:
         if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
             # The future of the first exchange is used up; sending again without a new one crashes.
             request.update_expect_continue(expect=True)
-        return await _send(request, handler, token_now)
+        try:
+            return await _send(request, handler, token_now)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            # aiohttp would begin the whole exchange anew after these, and send a third and a fourth time.
+            broke = f"the connection broke when the request was sent again ({type(error).__name__})"
+            raise aiohttp.ClientConnectionError(broke) from error
 
     def _tell(self, token: Token, *, why_not: events.NotReplayed | None) -> None:
         if self._on_event is not None:

@@ -12,7 +12,7 @@ import cattrs
 from attrs import Attribute, evolve, field, frozen
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from apivideo_auth._secret import Secret
+from apivideo_auth._secret import masked
 
 DEFAULT_LIFETIME: Final = 3600
 """Seconds; what api.video documents, assumed where an answer does not say."""
@@ -21,29 +21,20 @@ _SENDABLE = re.compile(r"[\x21-\x7e]+", re.ASCII)
 _DIGITS = re.compile(r"[0-9]{1,20}", re.ASCII)
 
 
-def _secret(value: str) -> str:
-    """Mask a string; leave what is none to the validator."""
-    return Secret(value) if isinstance(value, str) else value
-
-
-def _optional_secret(value: str | None) -> str | None:
-    return None if value is None else _secret(value)
-
-
 def _check_text(instance: object, attribute: "Attribute[Any]", value: object) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{type(instance).__name__}.{attribute.name} must be a string, not {type(value).__name__}")
 
 
-def _check_api_key(instance: object, attribute: "Attribute[Any]", value: str) -> None:
-    _check_text(instance, attribute, value)
+def _check_api_key(_instance: object, _attribute: "Attribute[Any]", value: object) -> None:
     check_api_key(value)
 
 
 def check_api_key(value: object) -> None:
     """Raise `TypeError` or `ValueError`, without the value, for what cannot be an API key."""
     if not isinstance(value, str):
-        raise TypeError(f"the API key must be a string, not {type(value).__name__}")
+        kind = "bytes" if isinstance(value, bytes) else type(value).__name__
+        raise TypeError(f"the API key must be a string, not {kind}")
     if not value.strip():
         raise ValueError("the API key is empty; copy one from the api.video dashboard")
     if value != value.strip() or not value.isprintable():
@@ -78,29 +69,38 @@ def _check_token_type(instance: object, attribute: "Attribute[Any]", value: obje
         raise ValueError("token_type is not bearer")
 
 
-@frozen
+@frozen(init=False)
 class AuthenticatePayload:
     """The body of `POST /auth/api-key`. Raises `TypeError` or `ValueError` for what cannot be an API key."""
 
-    api_key: str = field(converter=_secret, validator=_check_api_key)
+    api_key: str = field(validator=_check_api_key)
+
+    def __init__(self, api_key: str) -> None:
+        # Masked before anything can raise: a traceback that shows locals shows this one.
+        api_key = masked(api_key)
+        self.__attrs_init__(api_key)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def to_json(self) -> bytes:
         """Return the body as it is sent."""
         return _to_json(self)
 
 
-@frozen
+@frozen(init=False)
 class RefreshTokenPayload:
     """The body of `POST /auth/refresh`: the refresh token of the last answer of either endpoint."""
 
-    refresh_token: str = field(converter=_secret, validator=_check_token)
+    refresh_token: str = field(validator=_check_token)
+
+    def __init__(self, refresh_token: str) -> None:
+        refresh_token = masked(refresh_token)
+        self.__attrs_init__(refresh_token)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def to_json(self) -> bytes:
         """Return the body as it is sent."""
         return _to_json(self)
 
 
-@frozen
+@frozen(init=False)
 class AccessToken:
     """The answer of both endpoints.
 
@@ -109,11 +109,25 @@ class AccessToken:
     - `lifetime_assumed`: the answer did not say `expires_in`, and the documented 3,600 stands in.
     """
 
-    access_token: str = field(converter=_secret, validator=_check_token)
+    access_token: str = field(validator=_check_token)
     token_type: str = field(validator=_check_token_type)
     expires_in: int = field(validator=_check_expires_in)
-    refresh_token: str | None = field(default=None, converter=_optional_secret, validator=_check_refresh_token)
+    refresh_token: str | None = field(default=None, validator=_check_refresh_token)
     lifetime_assumed: bool = field(default=False, kw_only=True, eq=False)
+
+    def __init__(
+        self,
+        access_token: str,
+        token_type: str,
+        expires_in: int,
+        refresh_token: str | None = None,
+        *,
+        lifetime_assumed: bool = False,
+    ) -> None:
+        access_token, refresh_token = masked(access_token), masked(refresh_token)
+        self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+            access_token, token_type, expires_in, refresh_token, lifetime_assumed=lifetime_assumed
+        )
 
 
 @frozen
@@ -149,8 +163,15 @@ def bad_request_from(document: object) -> BadRequest:
         title=_text(fields.get("title")),
         name=_text(fields.get("name")),
         status=status if isinstance(status, int) and not isinstance(status, bool) else None,
-        problems=tuple(map(bad_request_from, cast("list[object]", problems))) if isinstance(problems, list) else (),
+        problems=tuple(map(_problem, cast("list[object]", problems))) if isinstance(problems, list) else (),
     )
+
+
+def _problem(document: object) -> BadRequest:
+    """Structure one of the problems of an error; they have none of their own."""
+    if not isinstance(document, dict):
+        return BadRequest()
+    return bad_request_from({**cast("dict[str, object]", document), "problems": None})
 
 
 def _text(value: object) -> str:

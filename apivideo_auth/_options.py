@@ -1,34 +1,15 @@
 """Checks of what a manager is constructed with: the earliest moment at which a mistake can be told."""
 
-import math
 import os
 from typing import Any
 
+from apivideo_auth._secret import masked
 from apivideo_auth._token import Token
 from apivideo_auth._urls import PRODUCTION, normal_base_url
 
 API_KEY_VARIABLE = "APIVIDEO_API_KEY"
 BASE_URL_VARIABLE = "APIVIDEO_BASE_URL"
 STORE_VARIABLE = "APIVIDEO_TOKEN_STORE"
-
-
-def check_methods(what: str, value: object, *names: str) -> None:
-    """Raise `TypeError` if `value` lacks one of these methods."""
-    for name in names:
-        if not callable(getattr(value, name, None)):
-            raise TypeError(f"{what} must have {' and '.join(names)}; {type(value).__name__} has no {name}")
-
-
-def check_callable(what: str, value: object) -> None:
-    """Raise `TypeError` if `value` cannot be called."""
-    if not callable(value):
-        raise TypeError(f"{what} must be callable, not {type(value).__name__}")
-
-
-def check_instance(what: str, value: object, cls: type) -> None:
-    """Raise `TypeError` if `value` is no `cls`."""
-    if not isinstance(value, cls):
-        raise TypeError(f"{what} must be a {cls.__name__}, not {type(value).__name__}")
 
 
 def base_url_with(api: object, base_url: object) -> str:
@@ -55,8 +36,8 @@ def check_wanted(rejected: object, min_ttl: object) -> None:
     if isinstance(min_ttl, bool) or not isinstance(min_ttl, int | float):
         raise TypeError(f"min_ttl must be a number of seconds, not {type(min_ttl).__name__}")
     # More than any lifetime is told by the token, which knows how long tokens live.
-    if not min_ttl >= 0 or min_ttl == math.inf:
-        raise ValueError("min_ttl must be a finite number of seconds, 0 or more")
+    if not min_ttl >= 0:
+        raise ValueError("min_ttl must be a number of seconds, 0 or more")
 
 
 def from_environment(overrides: dict[str, Any]) -> dict[str, Any]:
@@ -67,11 +48,12 @@ def from_environment(overrides: dict[str, Any]) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     if base_url := os.environ.get(BASE_URL_VARIABLE):
         arguments["base_url"] = base_url
-    if (store := os.environ.get(STORE_VARIABLE)) and "store" not in overrides:
+    # Masked where they are read: tracebacks show locals, and a store's URL may hold a password.
+    if (store := masked(os.environ.get(STORE_VARIABLE))) and "store" not in overrides:
         from apivideo_auth.stores import store_from_url  # noqa: PLC0415  stores are imported on use
 
         arguments["store"] = store_from_url(store)
-    if api_key := os.environ.get(API_KEY_VARIABLE):
+    if api_key := masked(os.environ.get(API_KEY_VARIABLE)):
         arguments["api_key"] = api_key
     arguments |= overrides
     if "api_key" not in arguments:

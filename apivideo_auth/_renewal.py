@@ -23,7 +23,7 @@ from apivideo_auth._record import (
     SharedToken,
     Spaced,
 )
-from apivideo_auth._secret import SecretBytes
+from apivideo_auth._secret import Secret, SecretBytes
 from apivideo_auth.stores._protocol import Slot
 
 Path: TypeAlias = Literal["/auth/api-key", "/auth/refresh"]
@@ -204,13 +204,25 @@ async def _use(account: Account, wish: Wish, claim_id: str, claimed_at: float, g
 
 
 async def _call(account: Account, refresh: bytes | None) -> AccessToken | Failure:
+    """Make the call. Whatever a stand-in raises or answers, this returns a value."""
     try:
         async with asyncio.timeout(account.patience):
             if refresh is None:
-                return await account.api.authenticate(account.credentials)
-            return await account.api.refresh(RefreshTokenPayload(refresh.decode()))
-    except Exception as error:  # noqa: BLE001  whatever a stand-in raises, the renewal has failed
+                answer: object = await account.api.authenticate(account.credentials)
+            else:
+                answer = await account.api.refresh(RefreshTokenPayload(refresh.decode()))
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # Nobody cancelled this task: the error is the stand-in's own.
         return Failure.of(error)
+    except Exception as error:  # noqa: BLE001  as above
+        sent = "" if refresh is None else refresh.decode()
+        return Failure.of(error).without(account.credentials.api_key, Secret(sent))
+    if isinstance(answer, AccessToken):
+        return answer
+    return Failure(kind="invalid", message=f"the api answered a {type(answer).__name__}, not an AccessToken")
 
 
 def _usable_again(failure: Failure, refresh: bytes | None) -> bytes | None:

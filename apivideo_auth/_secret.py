@@ -41,6 +41,13 @@ class SecretBytes(bytes):
         raise TypeError("a secret is not pickled; use bytes(secret) where it has to leave the process")
 
 
+def masked(value: Any) -> Any:  # noqa: ANN401  the type stays what it was
+    """Return a string or bytes that mask themselves, and anything else as it is."""
+    if isinstance(value, str):
+        return Secret(value)
+    return SecretBytes(value) if isinstance(value, bytes) else value
+
+
 def fingerprint(*parts: str, size: int = 16) -> str:
     """Return `size` bytes in hexadecimal that name these strings and cannot be turned back into them."""
     digest = blake2b(digest_size=size, person=b"apivideo-auth")

@@ -17,7 +17,8 @@ class ManagerStatus:
     - `expires_at`, `renews_at`: end and planned renewal of the current token; aware, UTC.
     - `cooling_until`: no call is made before; set after a failure.
     - `last_error`: the last failed renewal, as text; none once one has succeeded.
-    - `renewals`, `failures`, `rejections`: calls that brought a token, calls that did not, tokens reported as refused.
+    - `renewals`, `failures`, `rejections`: calls that brought a token, calls that failed (not counting a refused
+      refresh token, which the API key replaces at once), tokens reported as refused.
     """
 
     phase: Phase

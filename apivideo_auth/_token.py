@@ -6,14 +6,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 from attrs import Factory, field, frozen
 
 from apivideo_auth._clock import SYSTEM_CLOCK, Clock
-from apivideo_auth._secret import Secret, fingerprint
+from apivideo_auth._secret import Secret, fingerprint, masked
 
 if TYPE_CHECKING:
     from attrs import Attribute
-
-
-def _secret(value: str) -> str:
-    return Secret(value) if isinstance(value, str) else value
 
 
 def _check_access_token(_token: object, _attribute: "Attribute[Any]", value: object) -> None:
@@ -34,7 +30,7 @@ def _authorization(token: "Token") -> str:
     return Secret(f"Bearer {token.access_token}")
 
 
-@frozen(repr=False)
+@frozen(repr=False, init=False)
 class Token:
     """An access token that was usable when it was handed out.
 
@@ -46,12 +42,25 @@ class Token:
     It is not pickled: what has to leave the process is `str(token.access_token)`.
     """
 
-    access_token: str = field(converter=_secret, validator=_check_access_token)
+    access_token: str = field(validator=_check_access_token)
     expires_at: datetime = field(validator=_check_expires_at)
     generation: int = 1
     _clock: Clock = field(default=SYSTEM_CLOCK, kw_only=True, eq=False, alias="clock")
     _ends_at: float | None = field(default=None, kw_only=True, eq=False, alias="ends_at")
     authorization: str = field(init=False, eq=False, default=Factory(_authorization, takes_self=True))
+
+    def __init__(
+        self,
+        access_token: str,
+        expires_at: datetime,
+        generation: int = 1,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        ends_at: float | None = None,
+    ) -> None:
+        # Masked before anything can raise: a traceback that shows locals shows this one.
+        access_token = masked(access_token)
+        self.__attrs_init__(access_token, expires_at, generation, clock=clock, ends_at=ends_at)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def remaining(self) -> float:
         """Return the seconds until its end, 0 after it; by a clock that neither jumps nor stops in sleep."""
@@ -60,9 +69,12 @@ class Token:
         return max(0.0, self._ends_at - self._clock.monotonic())
 
     def __repr__(self) -> str:
-        expiry = self.expires_at.isoformat(timespec="seconds")
-        mark = fingerprint(self.access_token, size=4)
-        return f"<Token generation={self.generation} expires_at={expiry} fingerprint={mark}>"
+        # Tolerant, since a traceback may show a token whose construction has just failed.
+        expires_at, access_token = getattr(self, "expires_at", None), getattr(self, "access_token", None)
+        if not (isinstance(expires_at, datetime) and isinstance(access_token, str)):
+            return "<Token not constructed>"
+        expiry, mark = expires_at.isoformat(timespec="seconds"), fingerprint(access_token, size=4)
+        return f"<Token generation={getattr(self, 'generation', 0)} expires_at={expiry} fingerprint={mark}>"
 
     def __copy__(self) -> Self:
         return self

@@ -5,7 +5,7 @@ python examples/service.py                              # no key: a local api.vi
 
 GET  /videos      what the account has
 POST /videos      {"title": "…"} makes a video
-GET  /health      how the authentication does: 200, or 503 when there is no usable token
+GET  /health      how the authentication does: 200, or 503 when none can be had
 """
 
 import os
@@ -52,7 +52,8 @@ async def health(request: web.Request) -> web.Response:
     """Say how the authentication does; nothing in a status is secret."""
     status = request.app[TOKENS].status()
     body = {"phase": status.phase, "renewals": status.renewals, "failures": status.failures, "error": status.last_error}
-    return web.json_response(body, status=503 if status.phase == "expired" else 200)
+    healthy = status.phase in ("fresh", "stale") or status.last_error is None
+    return web.json_response(body, status=200 if healthy else 503)
 
 
 @web.middleware

@@ -83,7 +83,7 @@ async def test_formats_of_a_token(server: Emulator, environment: dict[str, str])
         form: (await run(environment, "token", "--format", form))[1] for form in ("header", "env", "curl", "json")
     }
     assert answers["header"] == f"Authorization: Bearer {token}\n"
-    assert answers["env"] == f"export APIVIDEO_ACCESS_TOKEN='{token}'\n"
+    assert answers["env"] == f"export APIVIDEO_ACCESS_TOKEN={token}\n"
     assert answers["curl"] == f'header = "Authorization: Bearer {token}"\n'
     document = json.loads(answers["json"])
     assert (document["access_token"], document["token_type"]) == (token, "Bearer")
@@ -100,7 +100,7 @@ async def test_the_key_comes_from_a_file_or_from_standard_input(
     assert (await run(environment, "token", "--key-file", str(path)))[0] == 0
     assert (await run(environment, "token", "--key-file", "-", stdin=f"{KEY}\n"))[0] == 0
     code, out, err = await run(environment, "token", "--key-file", str(tmp_path / "none"))
-    assert (code, out) == (1, "")
+    assert (code, out) == (_exits.USAGE, "")
     assert "No such file" in err
     path.write_bytes(b"\xff\xfe")
     assert "no text" in (await run(environment, "token", "--key-file", str(path)))[2]
@@ -238,3 +238,26 @@ async def test_serve_explains_faults(environment: dict[str, str]) -> None:
     code, _, err = await run(environment, "serve", "--fault", "made-up")
     assert code == _exits.USAGE
     assert "--fault" in err
+
+
+async def test_a_hostile_token_is_quoted(environment: dict[str, str]) -> None:
+    """A token with quotes in it is data for the shell and for curl, not commands."""
+    async with Emulator(api_key=KEY) as server:
+        hostile = "x';echo${IFS}made-up;'\"\\\\"
+        server.inject(Fault(on="/auth", override={"access_token": hostile}, times=None))
+        environment |= {"APIVIDEO_API_KEY": KEY, "APIVIDEO_BASE_URL": server.url}
+        _, out, _ = await run(environment, "token", "--format", "env")
+        shell = await asyncio.create_subprocess_exec(
+            "sh", "-c", f'{out}\nprintf %s "$APIVIDEO_ACCESS_TOKEN"', stdout=asyncio.subprocess.PIPE
+        )
+        assert (await shell.communicate())[0].decode() == hostile
+        _, out, _ = await run(environment, "token", "--format", "curl")
+        assert '\\"' in out
+
+
+async def test_an_outage_of_the_service_is_unreachable(server: Emulator, environment: dict[str, str]) -> None:
+    """A 503 of the token endpoint has the exit code of an outage; a number that is none is a usage error."""
+    environment |= {"APIVIDEO_API_KEY": KEY, "APIVIDEO_BASE_URL": server.url}
+    server.inject(Fault(status=503, headers={"Retry-After": "60"}, times=None))
+    assert (await run(environment, "token"))[0] == _exits.UNREACHABLE
+    assert (await run(environment, "demo", "--seconds", "nan"))[0] == _exits.USAGE

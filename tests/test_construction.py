@@ -19,6 +19,10 @@ from tests.doubles import Service
 from tests.sources import Source
 
 
+async def a_coroutine_function(event: object) -> None:
+    """Take an event, if anybody awaited it."""
+
+
 @pytest.mark.parametrize("key", [None, 5, b"made-up-key", ["made-up-key"], object()])
 def test_an_api_key_of_a_wrong_type_is_a_type_error(key: object) -> None:
     """What is no string is a TypeError that names the type."""
@@ -90,6 +94,9 @@ def test_a_base_url_is_normalised(given: str, normal: str) -> None:
         {"application": ("my-app", 1)},
         {"trust_env": "yes"},
         {"on_event": "print"},
+        {"on_event": a_coroutine_function},
+        {"api": AuthenticationApi},
+        {"store": MemoryStore},
         {"clock": object()},
     ],
     ids=str,

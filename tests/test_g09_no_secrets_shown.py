@@ -31,6 +31,8 @@ from apivideo_auth import (
     TokenStoreError,
 )
 from apivideo_auth._secret import Secret, SecretBytes, fingerprint
+from apivideo_auth.emulator import Emulator
+from apivideo_auth.stores import store_from_url
 from tests.conftest import API_KEY
 from tests.doubles import LoopClock, Service
 from tests.loopback import serving
@@ -200,3 +202,51 @@ async def test_g09_logs_events_and_status_show_no_secret(
     for text in (caplog.text, *seen):
         assert not any(secret in text for secret in (SECRET, "made-up-access", "made-up-refresh"))
     assert len(seen) > 3
+
+
+def shown_by(make: object) -> str:
+    """Return what a traceback with captured locals shows of the package's frames when a construction fails."""
+    try:
+        make()
+    except (TypeError, ValueError) as error:
+        trace = error.__traceback__.tb_next.tb_next
+        shown = traceback.TracebackException(type(error), error, trace, capture_locals=True)
+        return "".join(shown.format())
+    raise AssertionError("nothing was raised")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: TokenManager(SECRET, base_url="http://example.com"),
+        lambda: TokenManager(SECRET, policy=5),
+        lambda: TokenManager(SECRET + "\n"),
+        lambda: TokenManager(SECRET.encode()),
+        lambda: AuthenticatePayload(SECRET + "\n"),
+        lambda: RefreshTokenPayload(SECRET + " x"),
+        lambda: AccessToken(SECRET, "mac", 3600, SECRET),
+        lambda: AccessToken(SECRET, "bearer", 0, SECRET + " x"),
+        lambda: Token(SECRET, "tomorrow"),
+        lambda: Emulator(api_key=SECRET, ttl=-1),
+        lambda: store_from_url(f"made-up://{SECRET}"),
+    ],
+    ids=range(11),
+)
+def test_g09_a_failed_construction_shows_no_secret(make: object) -> None:
+    """A report with captured locals of a construction that failed shows no secret, and can be made at all."""
+    shown = shown_by(make)
+    assert "apivideo_auth" in shown
+    assert SECRET not in shown
+
+
+async def test_g09_a_stand_ins_error_is_scrubbed() -> None:
+    """A stand-in that writes the key into its error shows it to nobody."""
+
+    class Leaky(Service):
+        async def authenticate(self, payload: AuthenticatePayload) -> AccessToken:
+            raise CredentialsRejectedError(f"no such key {payload.api_key}", status=400)
+
+    async with TokenManager(SECRET, api=Leaky(None)) as tokens:
+        with pytest.raises(CredentialsRejectedError) as caught:
+            await tokens.get_token()
+        assert SECRET not in str(caught.value) + repr(tokens.status())

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from attrs import evolve
 
-from apivideo_auth import AuthConnectionError, MemoryStore, RefreshPolicy, TokenManager
+from apivideo_auth import AuthConnectionError, AuthError, MemoryStore, RefreshPolicy, TokenManager
 from tests.conftest import API_KEY
 from tests.doubles import LoopClock, Service
 from tests.faulty_store import FaultyStore
@@ -99,3 +99,39 @@ async def test_close_that_is_cancelled_twice_still_closes_the_slot(clock: LoopCl
     await tokens.close()
     assert tokens.status().phase == "closed"
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("answer", [asyncio.CancelledError(), None, "made-up"], ids=["cancelled", "none", "text"])
+async def test_a_stand_in_that_misbehaves_is_a_failure_like_any_other(clock: LoopClock, answer: object) -> None:
+    """A stand-in that raises CancelledError, or answers no AccessToken, is backed off like any failure."""
+
+    class Odd(Service):
+        async def authenticate(self, payload: object) -> object:
+            self.calls.append(payload)
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+    service = Odd(clock)
+    async with TokenManager(API_KEY, api=service, clock=clock, policy=RefreshPolicy(deadline=1)) as tokens:
+        errors = await asyncio.gather(*(tokens.get_token() for _ in range(3)), return_exceptions=True)
+    assert all(isinstance(error, AuthError) for error in errors)
+    assert len({id(error) for error in errors}) == 3
+    assert len(service.calls) < 30
+
+
+async def test_close_does_not_wait_for_anothers_renewal(clock: LoopClock, service: Service) -> None:
+    """A manager that only waits for another worker's renewal closes at once, and calls nothing afterwards."""
+    service.gate = asyncio.Event()
+    store = MemoryStore()
+    holder = TokenManager(API_KEY, api=service, clock=clock, store=store)
+    waiter = TokenManager(API_KEY, api=service, clock=clock, store=store)
+    callers = [asyncio.create_task(manager.get_token()) for manager in (holder, waiter)]
+    await asyncio.sleep(1)
+    before = clock.monotonic()
+    await waiter.close()
+    assert clock.monotonic() == before
+    service.gate.set()
+    await holder.close()
+    await asyncio.gather(*callers, return_exceptions=True)
+    assert len(service.calls) == 1

@@ -1,6 +1,7 @@
 """The command line. Each command's work is in a module of its own, imported when it is called."""
 
 import asyncio
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,17 @@ def command() -> None:
     """
 
 
+class _Number(click.FloatRange):
+    """A number in a range that is one: "nan" is in every range."""
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        number: float = super().convert(value, param, ctx)  # type: ignore[arg-type]  # click takes text as well
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
 def _account_options(function: _F) -> _F:
     for option in (
         click.option("--sandbox", is_flag=True, help="The sandbox, in place of APIVIDEO_BASE_URL or production."),
@@ -46,11 +58,9 @@ def _account_options(function: _F) -> _F:
 
 
 @command.command()
-@click.option("--seconds", type=click.FloatRange(min=1), default=20, show_default=True, help="How long to run.")
+@click.option("--seconds", type=_Number(min=1), default=20, show_default=True, help="How long to run.")
 @click.option("--workers", type=click.IntRange(min=1), default=20, show_default=True, help="Concurrent callers.")
-@click.option(
-    "--ttl", type=click.FloatRange(min=2), default=3, show_default=True, help="Life of the local server's tokens."
-)
+@click.option("--ttl", type=_Number(min=2), default=3, show_default=True, help="Life of the local server's tokens.")
 @click.option("--live", is_flag=True, help="Run against api.video, with APIVIDEO_API_KEY.")
 @click.option("--sandbox", is_flag=True, help="With --live: against the sandbox.")
 def demo(*, seconds: float, workers: int, ttl: float, live: bool, sandbox: bool) -> None:
@@ -80,7 +90,7 @@ def demo(*, seconds: float, workers: int, ttl: float, live: bool, sandbox: bool)
     show_default=True,
     help="token: alone; header: Authorization: …; env: for eval; curl: for curl --config -.",
 )
-@click.option("--min-ttl", type=click.FloatRange(min=0), help="Seconds of life that are needed.")
+@click.option("--min-ttl", type=_Number(min=0), help="Seconds of life that are needed.")
 @click.option("--force", is_flag=True, help="Get another one than is stored.")
 def token(*, sandbox: bool, key_file: Path | None, form: str, min_ttl: float | None, force: bool) -> None:
     """Print a token to standard output, for scripts.
@@ -168,9 +178,7 @@ class _Serve(click.Command):
 @command.command(cls=_Serve)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=0, show_default=True, help="0 is a free one.")
-@click.option(
-    "--ttl", type=click.FloatRange(min=0, min_open=True), default=3600, show_default=True, help="Life of tokens."
-)
+@click.option("--ttl", type=_Number(min=0, min_open=True), default=3600, show_default=True, help="Life of tokens.")
 @click.option("--limits", type=click.Choice(["none", "sandbox", "production"]), default="none", show_default=True)
 @click.option("--reusable-refresh", is_flag=True, help="Take a refresh token more than once.")
 @click.option("--refresh-revokes", is_flag=True, help="A refresh ends the access token of before.")

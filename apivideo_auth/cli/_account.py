@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import click
 from attrs import field, frozen
 
 from apivideo_auth import PRODUCTION, SANDBOX, TokenStore
@@ -48,7 +47,10 @@ def _api_key(key_file: Path | None) -> str:
             raise ValueError(f"{API_KEY_VARIABLE} is not set; put the API key there, or name a file with --key-file")
     else:
         # A key has no white space around it; a file's last line has.
-        key = _read(key_file).strip()
+        text = Secret(_read(key_file))
+        if len(text) > _LONGEST_KEY:
+            raise ValueError(f"the key file has more than {_LONGEST_KEY} characters")
+        key = Secret(text.strip())
     check_api_key(key)
     return key
 
@@ -56,10 +58,10 @@ def _api_key(key_file: Path | None) -> str:
 def _read(key_file: Path) -> str:
     try:
         if str(key_file) == "-":
-            return sys.stdin.read(_LONGEST_KEY)
+            return sys.stdin.read(_LONGEST_KEY + 1)
         with key_file.open(encoding="utf-8") as file:
-            return file.read(_LONGEST_KEY)
+            return file.read(_LONGEST_KEY + 1)
     except OSError as error:
-        raise click.FileError(str(key_file), hint=error.strerror) from None
+        raise ValueError(f"the key file {str(key_file)!r} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise click.FileError(str(key_file), hint="it is no text") from None
+        raise ValueError(f"the key file {str(key_file)!r} is no text") from None

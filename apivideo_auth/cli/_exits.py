@@ -16,6 +16,7 @@ UNREACHABLE: Final = 4
 RATE_LIMITED: Final = 5
 STORE: Final = 6
 INVALID: Final = 7
+SERVER_ERRORS: Final = 500
 
 
 class _Failure(click.ClickException):
@@ -26,6 +27,8 @@ class _Failure(click.ClickException):
 
 def code_of(error: Exception) -> int:
     """Return the exit code of an error."""
+    if isinstance(error, _errors.AuthResponseError) and (error.status or 0) >= SERVER_ERRORS:
+        return UNREACHABLE
     for kind, code in (
         (_errors.CredentialsRejectedError, REFUSED),
         (_errors.TokenRejectedError, REFUSED),

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import shlex
 from datetime import UTC, datetime
 from typing import Final
 
-from apivideo_auth import RefreshPolicy, Token, TokenManager, TokenRejectedError
+from apivideo_auth import RateLimitedError, RefreshPolicy, Token, TokenManager, TokenRejectedError
 from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth._record import SharedToken
 from apivideo_auth.cli._account import Account
@@ -43,9 +44,10 @@ async def _another(tokens: TokenManager, token: Token) -> Token:
     try:
         return await tokens.get_token(rejected=token)
     except TokenRejectedError as error:
-        if error.retry_after is None or error.retry_after > LONGEST_WAIT:
-            raise
-        await asyncio.sleep(error.retry_after)
+        wait = error.retry_after or 0.0
+    if wait > LONGEST_WAIT:
+        raise RateLimitedError(f"a token was replaced moments ago; try again in {wait:.0f} seconds", retry_after=wait)
+    await asyncio.sleep(wait)
     return await tokens.get_token(rejected=token)
 
 
@@ -56,9 +58,10 @@ def formatted(token: Token, form: str) -> str:
     if form == "header":
         return f"Authorization: {authorization}"
     if form == "env":
-        return f"export APIVIDEO_ACCESS_TOKEN='{access_token}'"
+        return f"export APIVIDEO_ACCESS_TOKEN={shlex.quote(access_token)}"
     if form == "curl":
-        return f'header = "Authorization: {authorization}"'
+        escaped = authorization.replace("\\", "\\\\").replace('"', '\\"')
+        return f'header = "Authorization: {escaped}"'
     if form == "json":
         return json.dumps(
             {

@@ -4,6 +4,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from apivideo_auth._clock import Clock
+from apivideo_auth._secret import masked
 from apivideo_auth.emulator._calls import Call
 from apivideo_auth.emulator._checks import check_choice, check_flag, check_int, check_number, check_text, check_type
 from apivideo_auth.emulator._endpoints import AuthEndpoints
@@ -57,6 +58,8 @@ class Emulator:
         refused_status: int = 400,
         clock: Clock | None = None,
     ) -> None:
+        # Masked before anything can raise: a traceback that shows locals shows this one.
+        api_key = masked(api_key)
         check_text("api_key", api_key)
         check_text("host", host)
         check_int("port", port, 0, 65_535)
@@ -87,7 +90,7 @@ class Emulator:
         self._url: str | None = None
 
     def __repr__(self) -> str:
-        return f"<Emulator {self._url or 'not started'}>"
+        return f"<Emulator {getattr(self, '_url', None) or 'not started'}>"
 
     @property
     def url(self) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from apivideo_auth._secret import Secret
 from apivideo_auth.stores._memory import MemoryStore
 from apivideo_auth.stores._protocol import TokenStore
 
@@ -42,12 +43,14 @@ def store_from_url(url: str) -> TokenStore:
     """
     if not isinstance(url, str):
         raise TypeError(f"a store's URL must be a string, not {type(url).__name__}")
-    scheme, colon, rest = url.partition(":")
-    if scheme == "memory" and colon and not rest:
+    # Masked at once: tracebacks show locals, and a URL may hold a password.
+    url = Secret(url)
+    scheme = url.partition(":")[0] if ":" in url else ""
+    if url == "memory:":
         return MemoryStore()
-    if scheme == "file" and colon:
+    if scheme == "file":
         return _file_store(url)
-    if scheme in ("redis", "rediss") and colon:
+    if scheme in ("redis", "rediss"):
         from apivideo_auth.stores._redis import RedisStore  # noqa: PLC0415  imported on use
 
         return RedisStore(url)

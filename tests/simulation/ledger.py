@@ -118,12 +118,15 @@ class Ledger:
     def _judge_time(self, call: Call, worker: Asker) -> None:
         """A call while the account's token is fresh has a reason, and 401s are one only now and then."""
         now, latest = call.started, self.latest
-        if latest is None or self.waits_for_key == (call.worker, now):
-            return  # the first call, or the same renewal goes on with the API key
+        before = self._last_ended.get(call.worker)
+        if before is not None and before.ended == now and before.endpoint == "refresh" and before.outcome == "refused":
+            return  # the same renewal goes on with the API key
+        if latest is None:
+            return
         assert latest.grant is not None
         if any(ask.rejected_access == latest.grant.access for ask in worker.wants):
             self.refusals.maybe_called(now)
-        if now >= latest.started + believed(latest) * (self.policy.refresh_at - 0.05) - JUST:
+        if now >= self._stale_from(latest):
             return
         remaining = end_of(latest) - now
         own = worker.remaining()
@@ -141,12 +144,16 @@ class Ledger:
             self.complain(f"G7: call {call.number} for a 401 {wrong}")
 
     def refused(self, access: str, now: float) -> None:
-        """Note that a caller came with a refused token; the record hears of it unless there is a pause or a call."""
-        if self.in_flight or now < self.pause_until:
+        """Note a refused token; the record hears of it unless there is a pause, a call, or another reason for one."""
+        latest = self.latest
+        if latest is None or latest.grant is None or latest.grant.access != access:
             return
-        if self.latest is None or self.latest.grant is None or self.latest.grant.access != access:
-            return
-        self.refusals.refused(now)
+        if not self.in_flight and self.pause_until <= now < self._stale_from(latest):
+            self.refusals.refused(now)
+
+    def _stale_from(self, call: Call) -> float:
+        """Return the earliest moment at which the token of a call may be stale."""
+        return call.started + believed(call) * (self.policy.refresh_at - 0.05) - JUST
 
     def ended(self, call: Call) -> None:
         """Note what a call brought."""
