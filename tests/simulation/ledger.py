@@ -35,8 +35,8 @@ class Asker(Protocol):
         """Return the phase that the manager's status tells."""
         ...
 
-    def slept_at(self) -> float:
-        """Return when the machine slept last."""
+    def stalled_at(self) -> float:
+        """Return when the machine slept last, or the loop was blocked."""
         ...
 
     def remaining(self) -> float:
@@ -109,7 +109,7 @@ class Ledger:
         reach = self.policy.lease * (8 if self.shared else 2) + 60
         wanted_at = call.started if any(ask.ended is None for ask in worker.wants) else worker.last_wanted_at
         # A renewal may have begun while the token was usable, and lasted over a sleep or a refused refresh token.
-        going_on = call.started - self.last_end < JUST or call.started - worker.slept_at() < reach
+        going_on = call.started - self.last_end < JUST or call.started - worker.stalled_at() < reach
         if worker.phase() in {"empty", "expired"} and wanted_at < call.started - reach and not going_on:
             self.complain(f"G7: call {call.number} begins although no token is usable and nobody asks")
         if self.refused_for == worker.name and wanted_at < self.pause_until - JUST:

@@ -170,7 +170,7 @@ class SimulatedClock:
         self._reads = 0
         self._asleep = 0.0
         self._wall = 0.0
-        self.last_sleep_at = float("-inf")
+        self.last_sleep_at = self.last_block_at = float("-inf")
 
     def monotonic(self) -> float:
         """Return the loop's time and that of all sleep; raise `BusyLoopError` if one callback asks for ever."""

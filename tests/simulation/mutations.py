@@ -135,6 +135,36 @@ MUTATIONS = {
         "self.current = self.token = self.pause = None self.fresh_until = FOREVER_AGO",
         "self.current = self.pause = None",
     ),
+    "ask-again-for-the-permission": Mutation(
+        "G6",
+        "_keeper.py",
+        "self._emit(events.RefreshTokenRefused(message=outcome.failure.message)) permitted = True",
+        "self._emit(events.RefreshTokenRefused(message=outcome.failure.message))",
+    ),
+    "fail-without-the-claim": Mutation(
+        "G12",
+        "_renewal.py",
+        "if isinstance(ended, Dropped): # Somebody else",
+        "if isinstance(ended, str):  # Somebody else",
+    ),
+    "round-the-longest-pause-away": Mutation(
+        "G7",
+        "_record.py",
+        "return min(ahead, longest) if 0 < ahead <= longest + ROUNDING else 0.0",
+        "return ahead if 0 < ahead <= longest else 0.0",
+    ),
+    "date-the-outage-from-the-last-answer": Mutation(
+        "G7",
+        "_renewal.py",
+        "granted.failing_for + (failed_at - claimed_at) if granted",
+        "granted.failing_for if granted",
+    ),
+    "take-a-token-within-its-leeway": Mutation(
+        "G7",
+        "_renewal.py",
+        "if arrived_at >= moments(account.policy, begins_at=sent_at, lifetime=lifetime, draw=1.0).expired_from:",
+        "if remaining <= 0:",
+    ),
     "show-foreign-texts": Mutation(
         "G9", "_errors.py", "the token call failed with {type(error).__name__}", "the token call failed with {error}"
     ),

@@ -43,9 +43,10 @@ class Worker:
         """Return the phase that the manager's status tells."""
         return self.manager.status().phase
 
-    def slept_at(self) -> float:
-        """Return when the machine slept last."""
-        return self.manager._clock.last_sleep_at
+    def stalled_at(self) -> float:
+        """Return when the machine slept last, or the loop was blocked."""
+        clock = self.manager._clock
+        return max(clock.last_sleep_at, clock.last_block_at)
 
     def remaining(self) -> float:
         """Return how long the manager's own token lives; minus infinity if it has none."""
@@ -123,6 +124,7 @@ class World:
         """Block the loop."""
         self.note("loop", f"is blocked for {seconds:.3f} s")
         self.loop.block(seconds)
+        self.clock.last_block_at = self.clock.monotonic()
         self._blocks.append((self.clock.monotonic(), seconds))
 
     def open(self, account: str, store: TokenStore | None) -> Worker:
