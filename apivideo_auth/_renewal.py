@@ -203,6 +203,12 @@ async def _use(account: Account, wish: Wish, claim_id: str, claimed_at: float, g
     )
 
 
+def is_cancelled() -> bool:
+    """Say whether somebody has cancelled the running task, and not a stand-in raised `CancelledError` of its own."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
 async def _call(account: Account, refresh: bytes | None) -> AccessToken | Failure:
     """Make the call. Whatever a stand-in raises or answers, this returns a value."""
     try:
@@ -212,8 +218,7 @@ async def _call(account: Account, refresh: bytes | None) -> AccessToken | Failur
             else:
                 answer = await account.api.refresh(RefreshTokenPayload(refresh.decode()))
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if is_cancelled():
             raise
         # Nobody cancelled this task: the error is the stand-in's own.
         return Failure.of(error)
