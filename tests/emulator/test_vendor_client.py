@@ -1,6 +1,8 @@
 """The vendor's own Python client against the emulator."""
 
 import asyncio
+import os
+import sys
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -107,3 +109,38 @@ async def test_it_understands_refusals() -> None:
             with pytest.raises(ApiException) as caught:
                 await asyncio.to_thread(VideosApi(client).get, "made-up-id")
     assert caught.value.status == 404
+
+
+async def test_it_works_with_the_server_of_the_command(tmp_path: Path) -> None:
+    """Pointed at `apivideo-auth serve`, another process, it does all of this as well."""
+    path = tmp_path / "holidays.mp4"
+    path.write_bytes(b"x" * 11 * MEBIBYTE)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("APIVIDEO_")}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "apivideo_auth", "serve", "--ttl", "11"),
+        env=environment | {"APIVIDEO_API_KEY": "made-up-key-of-the-test"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        assert process.stdout is not None
+        url = (await process.stdout.readline()).decode().strip()
+
+        def work() -> list[str]:
+            client = AuthenticatedApiClient("made-up-key-of-the-test")
+            client.configuration.host = url
+            client.configuration.chunk_size = 5 * MEBIBYTE
+            client.connect()
+            videos = VideosApi(client)
+            made = videos.create({"title": "Holidays"})
+            with path.open("rb") as file:
+                videos.upload(made.video_id, file)
+            client.refresh_token()
+            titles = [video.title for video in videos.list().data]
+            client.close()
+            return titles
+
+        assert await asyncio.to_thread(work) == ["Holidays"]
+    finally:
+        process.terminate()
+        assert await process.wait() == 0
