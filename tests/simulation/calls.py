@@ -7,6 +7,8 @@ from attrs import define, frozen
 SECRET = "made-up-s3cret"
 """In every API key, access token and refresh token, so that a leak is found by it."""
 
+API_KEY = f"{SECRET}-key"
+
 Outcome: TypeAlias = Literal["granted", "unsent", "limited", "failed", "refused", "foreign", "unknown", "cancelled"]
 
 FAULTS = (
@@ -20,6 +22,8 @@ FAULTS = (
     "hang after",  # as above, and the work is done
     "stuck",  # no answer, and the stand-in has no timeout of its own
     "foreign",  # an exception that is not the package's, with a secret in its text
+    "telltale",  # an error of the package's own, whose text quotes what was sent
+    "nonsense",  # the work is done, and the answer is no token
     "no refresh token",
     "odd lifetime",
     "dawdle",  # so slow that others may have renewed meanwhile
@@ -59,11 +63,13 @@ class Call:
 class Modes:
     """What is unknown of the service, what it is set to, and how fast it is.
 
-    `slowness` is the part of a lifetime that a slow answer takes.
+    `suspends`: while the API key is refused, refresh tokens are too. `slowness` is the part of a lifetime that a slow
+    answer takes.
     """
 
     refresh_revokes: bool = False
     authenticate_invalidates: bool = False
+    suspends: bool = False
     lifetime: int = 3600
     attempt_timeout: float = 10.0
     latency: float = 0.2

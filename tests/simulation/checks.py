@@ -89,7 +89,7 @@ class Checks:
             started_at_loop=world.loop.time(),
             started_step=world.loop.steps,
             serveable=worker.phase() in {"fresh", "stale"},
-            hopeless=not worker.ledger.in_flight and worker.ledger.hopeless(now + 5.0),
+            hopeless=not worker.ledger.in_flight and worker.ledger.hopeless(now + 1.0),
         )
         if rejected is not None and this.serveable:
             worker.ledger.refused(str(rejected.access_token), now)
@@ -132,7 +132,7 @@ class Checks:
             self.complain(f"waiting: {ask} took {waited:.3f} s")
         if worker.closing:
             return
-        if ask.hopeless and waited > 1.0 + slack:
+        if ask.hopeless and waited > 0.5 + slack:
             self.complain(f"G7: {ask} waited {waited:.3f} s although the next try lay beyond the deadline")
         if ask.plain and ask.serveable and self.world.loop.steps != ask.started_step:
             self.complain(f"G3: {ask} waited although a token was usable")

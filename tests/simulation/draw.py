@@ -37,6 +37,7 @@ def draw_modes(rng: random.Random, lifetime: int, attempt_timeout: float) -> Mod
     return Modes(
         refresh_revokes=rng.random() < 0.3,
         authenticate_invalidates=rng.random() < 0.3,
+        suspends=rng.random() < 0.5,
         lifetime=lifetime,
         attempt_timeout=attempt_timeout,
         latency=rng.choice([0.0, 0.1, 0.4]),

@@ -85,9 +85,9 @@ def plan_life(world: World) -> float:
     for _ in range(rng.choice([0, 0, 1, 3])):
         begins, plan = duration * rng.random(), Plan(requests=60, pause=rng.choice([0.3, 4.0, 17.0, 61.0]))
         loop.call_later(begins, world.send, rng.choice(world.open_workers()), plan)
-    if rng.random() < 0.15:
+    if rng.random() < 0.25:
         begins = world.clock.monotonic() + duration * rng.random()
-        world.service.key_refused = begins, begins + rng.choice([5.0, 100.0])
+        world.service.key_refused = begins, begins + rng.choice([5.0, 100.0, lifetime * 0.5])
     return duration
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from attrs import define, evolve, field, frozen
 
@@ -17,8 +17,11 @@ from apivideo_auth import (
     RateLimitedError,
     RefreshTokenPayload,
 )
-from tests.simulation.calls import SECRET, Call, Grant, Modes, Outcome, Spell
+from tests.simulation.calls import API_KEY, SECRET, Call, Grant, Modes, Outcome, Spell
 from tests.simulation.loop import SimulatedClock
+
+FOREIGN = (RuntimeError, KeyError, OSError, TimeoutError, EOFError, asyncio.CancelledError)
+"""What a stand-in may raise. `CancelledError` is what a library lets slip that cancels tasks of its own."""
 
 
 @define(eq=False)
@@ -89,9 +92,12 @@ class Service:
             call.outcome = call.outcome or "unknown"
             raise AuthConnectionError("the service gave no answer in time") from None
         except asyncio.CancelledError:
-            call.outcome = "cancelled"
+            call.outcome = call.outcome or "cancelled"
             raise
         else:
+            if call.fault == "nonsense":
+                call.outcome = "failed"
+                return cast("AccessToken", None)
             call.outcome, call.grant = "granted", grant
             return AccessToken(grant.access, "Bearer", grant.lifetime, grant.refresh)
         finally:
@@ -112,24 +118,10 @@ class Service:
         return None
 
     async def _answer(self, call: Call) -> Grant:
-        fault, rng = call.fault, self.rng
-        if fault == "unreachable":
-            await self._pass(rng.random() * self.modes.latency)
-            self._raise(call, "unsent", AuthConnectionError("the service cannot be reached", sent=False))
-        latency = 0.4 * self.modes.attempt_timeout if fault == "dawdle" else self.modes.latency
+        fault, rng, modes = call.fault, self.rng, self.modes
+        latency = 0.4 * modes.attempt_timeout if fault == "dawdle" else modes.latency
         await self._pass(rng.random() * latency)
-        if fault == "lost before":
-            self._raise(call, "unknown", AuthConnectionError("the service broke off"))
-        if fault == "limited":
-            call.retry_after = rng.choice([None, 0.0, 0.4, 3.0, 25.0, 60.0, 3600.0])
-            self._raise(call, "limited", RateLimitedError("too many", status=429, retry_after=call.retry_after))
-        if fault == "broken":
-            call.retry_after = rng.choice([None, None, 2.0, 45.0, 1e9])
-            error = AuthResponseError("a bad gateway", status=502, retry_after=call.retry_after)
-            self._raise(call, "failed", error)
-        if fault == "foreign":
-            text = f"could not send {SECRET}-body with {call.refresh}"
-            self._raise(call, "foreign", rng.choice([RuntimeError, KeyError, OSError, TimeoutError, EOFError])(text))
+        self._fail_before(call)
         if fault in {"hang", "stuck"}:
             await asyncio.get_running_loop().create_future()
         grant = self._work(call)
@@ -139,29 +131,51 @@ class Service:
             self._raise(call, "unknown", AuthConnectionError("the answer was lost"))
         if fault == "malformed":
             self._raise(call, "failed", InvalidResponseError("no JSON", status=200))
-        span = min(grant.lifetime, self.modes.attempt_timeout)
-        slow = span * self.modes.slowness * rng.uniform(0.99, 1.01)
+        slow = min(grant.lifetime, modes.attempt_timeout) * modes.slowness * rng.uniform(0.99, 1.01)
         await self._pass(slow if fault == "slow" else rng.random() * latency)
         return grant
+
+    def _fail_before(self, call: Call) -> None:
+        """Raise what the fault raises before the work is done."""
+        rng = self.rng
+        match call.fault:
+            case "unreachable":
+                self._raise(call, "unsent", AuthConnectionError("the service cannot be reached", sent=False))
+            case "lost before":
+                self._raise(call, "unknown", AuthConnectionError("the service broke off"))
+            case "limited":
+                call.retry_after = rng.choice([None, 0.0, 0.4, 3.0, 25.0, 60.0, 3600.0])
+                self._raise(call, "limited", RateLimitedError("too many", status=429, retry_after=call.retry_after))
+            case "broken":
+                call.retry_after = rng.choice([None, None, 2.0, 45.0, 1e9])
+                error = AuthResponseError("a bad gateway", status=502, retry_after=call.retry_after)
+                self._raise(call, "failed", error)
+            case "foreign":
+                text = f"could not send {SECRET}-body with {call.refresh}"
+                self._raise(call, "foreign", rng.choice(FOREIGN)(text))
+            case "telltale":
+                text = f"{API_KEY} and {call.refresh} are not liked"
+                self._raise(call, "failed", AuthResponseError(text, status=418))
 
     async def _pass(self, seconds: float) -> None:
         """Take some time; none at all now and then, so that an answer is there at once."""
         if seconds and self.rng.random() < 0.9:
             await asyncio.sleep(seconds)
 
-    def _raise(self, call: Call, outcome: Outcome, error: Exception) -> NoReturn:
+    def _raise(self, call: Call, outcome: Outcome, error: BaseException) -> NoReturn:
         call.outcome = outcome
         raise error
 
     def _work(self, call: Call) -> Grant:
+        suspended = self.key_refused[0] <= self.clock.monotonic() < self.key_refused[1]
         if call.refresh is None:
-            if self.key_refused[0] <= self.clock.monotonic() < self.key_refused[1]:
+            if suspended:
                 self._raise(call, "refused", CredentialsRejectedError("the API key was refused", status=400))
             if self.modes.authenticate_invalidates:
                 self._live_refresh.clear()
         else:
             earlier = self._live_refresh.pop(call.refresh, None)
-            if earlier is None:
+            if earlier is None or (suspended and self.modes.suspends):
                 self._raise(call, "refused", CredentialsRejectedError("the refresh token was refused", status=401))
             if self.modes.refresh_revokes:
                 earlier.revoked = True

@@ -9,7 +9,7 @@ from attrs import define, field
 
 from apivideo_auth import RefreshPolicy, Token, TokenManager, TokenStore
 from tests.simulation.callers import Ask, Plan, send
-from tests.simulation.calls import SECRET, Call, Modes
+from tests.simulation.calls import API_KEY, Call, Modes
 from tests.simulation.checks import Checks
 from tests.simulation.endings import judge_close
 from tests.simulation.ledger import Ledger
@@ -18,8 +18,6 @@ from tests.simulation.service import Service
 
 if TYPE_CHECKING:
     import asyncio
-
-API_KEY = f"{SECRET}-key"
 
 
 @define(eq=False)
