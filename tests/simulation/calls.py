@@ -8,6 +8,7 @@ SECRET = "made-up-s3cret"
 """In every API key, access token and refresh token, so that a leak is found by it."""
 
 API_KEY = f"{SECRET}-key"
+KEY_REFUSED = "the API key was refused"
 
 Outcome: TypeAlias = Literal["granted", "unsent", "limited", "failed", "refused", "foreign", "unknown", "cancelled"]
 

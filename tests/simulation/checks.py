@@ -163,7 +163,7 @@ class Checks:
             self._judge_staleness(ask, call)
 
     def _judge_staleness(self, ask: Ask, call: Call) -> None:
-        """A stale token is being renewed, unless the account pauses."""
+        """A stale token is being renewed, unless the account pauses, or the manager knows that the key was refused."""
         worker, now = ask.worker, self.world.clock.monotonic()
         ledger = worker.ledger
         due = max(call.started + believed(call) * worker.policy.refresh_at, ledger.pause_until, ledger.last_end)
@@ -171,7 +171,7 @@ class Checks:
         slack = 0.5 + self.world.slack(call.started) + (ledger.policy.lease + 1 if ledger.shared else 0)
         if self.world.clock.last_sleep_at > call.started:
             due, slack = max(due, self.world.clock.last_sleep_at), slack + 61.0
-        if now > due + slack and not ledger.in_flight and ledger.refused_for is None and not ledger.relaxed:
+        if now > due + slack and not ledger.in_flight and not worker.knows_of_refusal() and not ledger.relaxed:
             self.complain(f"G3: the token of {worker.name} should have been renewed {now - due:.3f} s ago")
 
     def _judge_error(self, ask: Ask, error: BaseException, *, waited: bool) -> None:

@@ -17,7 +17,7 @@ from apivideo_auth import (
     RateLimitedError,
     RefreshTokenPayload,
 )
-from tests.simulation.calls import API_KEY, SECRET, Call, Grant, Modes, Outcome, Spell
+from tests.simulation.calls import API_KEY, KEY_REFUSED, SECRET, Call, Grant, Modes, Outcome, Spell
 from tests.simulation.loop import SimulatedClock
 
 FOREIGN = (RuntimeError, KeyError, OSError, TimeoutError, EOFError, asyncio.CancelledError)
@@ -170,7 +170,7 @@ class Service:
         suspended = self.key_refused[0] <= self.clock.monotonic() < self.key_refused[1]
         if call.refresh is None:
             if suspended:
-                self._raise(call, "refused", CredentialsRejectedError("the API key was refused", status=400))
+                self._raise(call, "refused", CredentialsRejectedError(KEY_REFUSED, status=400))
             if self.modes.authenticate_invalidates:
                 self._live_refresh.clear()
         else:

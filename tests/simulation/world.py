@@ -9,7 +9,7 @@ from attrs import define, field
 
 from apivideo_auth import RefreshPolicy, Token, TokenManager, TokenStore
 from tests.simulation.callers import Ask, Plan, send
-from tests.simulation.calls import API_KEY, Call, Modes
+from tests.simulation.calls import API_KEY, KEY_REFUSED, Call, Modes
 from tests.simulation.checks import Checks
 from tests.simulation.endings import judge_close
 from tests.simulation.ledger import Ledger
@@ -40,6 +40,10 @@ class Worker:
     def phase(self) -> str:
         """Return the phase that the manager's status tells."""
         return self.manager.status().phase
+
+    def knows_of_refusal(self) -> bool:
+        """Say whether the last that the manager has heard is that the API key was refused."""
+        return KEY_REFUSED in (self.manager.status().last_error or "")
 
     def stalled_at(self) -> float:
         """Return when the machine slept last, or the loop was blocked."""
