@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from apivideo_auth._middleware import BearerAuth
     from apivideo_auth._models import AccessToken, AuthenticatePayload, BadRequest, RefreshTokenPayload
     from apivideo_auth._policy import RefreshPolicy
-    from apivideo_auth._status import ManagerStatus
+    from apivideo_auth._state import ManagerStatus
     from apivideo_auth._token import Token, TokenSource
     from apivideo_auth._urls import PRODUCTION, SANDBOX
+    from apivideo_auth.stores._base import TokenStore
     from apivideo_auth.stores._memory import MemoryStore
-    from apivideo_auth.stores._protocol import TokenStore
 
 __all__ = [
     "PRODUCTION",
@@ -83,11 +83,11 @@ _HOMES = {
     "_middleware": ("BearerAuth",),
     "_models": ("AccessToken", "AuthenticatePayload", "BadRequest", "RefreshTokenPayload"),
     "_policy": ("RefreshPolicy",),
-    "_status": ("ManagerStatus",),
+    "_state": ("ManagerStatus",),
     "_token": ("Token", "TokenSource"),
     "_urls": ("PRODUCTION", "SANDBOX"),
     "stores._memory": ("MemoryStore",),
-    "stores._protocol": ("TokenStore",),
+    "stores._base": ("TokenStore",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -8,11 +8,12 @@ from typing import Self
 
 import aiohttp
 
-from apivideo_auth._answer import BODY_LIMIT, Endpoint, decipher
 from apivideo_auth._clock import SYSTEM_CLOCK, Clock
-from apivideo_auth._errors import Failure
+from apivideo_auth._errors import error_from
+from apivideo_auth._failure import Failure
 from apivideo_auth._models import AccessToken, AuthenticatePayload, RefreshTokenPayload
-from apivideo_auth._policy import LONGEST_ATTEMPT
+from apivideo_auth._policy import MAX_ATTEMPT_TIMEOUT
+from apivideo_auth._response import BODY_LIMIT, Endpoint, parse_response
 from apivideo_auth._urls import PRODUCTION, normal_base_url
 from apivideo_auth._version import __version__
 
@@ -65,13 +66,13 @@ class AuthenticationApi:
             raise TypeError(f"trust_env must be a bool, not {type(trust_env).__name__}")
         if isinstance(attempt_timeout, bool) or not isinstance(attempt_timeout, int | float):
             raise TypeError(f"attempt_timeout must be a number of seconds, not {type(attempt_timeout).__name__}")
-        if not 0 < attempt_timeout <= LONGEST_ATTEMPT:
-            raise ValueError(f"attempt_timeout must be more than 0 and at most {LONGEST_ATTEMPT:g} seconds")
+        if not 0 < attempt_timeout <= MAX_ATTEMPT_TIMEOUT:
+            raise ValueError(f"attempt_timeout must be more than 0 and at most {MAX_ATTEMPT_TIMEOUT:g} seconds")
         self._base_url = normal_base_url(base_url)
         self._connector = connector
         self._trust_env = trust_env
         self._utc = SYSTEM_CLOCK.utc
-        self._timeout = aiohttp.ClientTimeout(total=attempt_timeout, ceil_threshold=LONGEST_ATTEMPT)
+        self._timeout = aiohttp.ClientTimeout(total=attempt_timeout, ceil_threshold=MAX_ATTEMPT_TIMEOUT)
         self._headers = origin_headers(application) | {
             "Content-Type": "application/json",
             "Accept": "application/json",
@@ -130,13 +131,13 @@ class AuthenticationApi:
     ) -> AccessToken:
         answer = self._masked(await self._exchange(endpoint, payload), secret)
         if isinstance(answer, Failure):
-            raise answer.error()
+            raise error_from(answer)
         return answer
 
     @staticmethod
     def _masked(answer: AccessToken | Failure, secret: str) -> AccessToken | Failure:
         """Mask the secret that was sent where the answer repeats it; before anything is raised, which shows locals."""
-        return answer.without(secret) if isinstance(answer, Failure) else answer
+        return answer.redacted(secret) if isinstance(answer, Failure) else answer
 
     async def _exchange(  # noqa: PLR0911  one return for each way in which a call can end
         self, endpoint: Endpoint, payload: AuthenticatePayload | RefreshTokenPayload
@@ -155,7 +156,7 @@ class AuthenticationApi:
                     body.write(await response.content.read(BODY_LIMIT + 1 - body.tell()))
                 if body.tell() > BODY_LIMIT:
                     response.close()
-                return decipher(
+                return parse_response(
                     endpoint,
                     self._base_url,
                     response.status,

@@ -1,4 +1,4 @@
-"""The errors, and the failure that they are made of.
+"""The errors that callers see, and their relation to `Failure`, the value they are made from.
 
     AuthError (an aiohttp.ClientError)
     ├── AuthConnectionError          no answer: refused, broken off, timed out
@@ -14,14 +14,11 @@
 None of them is a `ClientOSError` or `ServerDisconnectedError`: aiohttp would send the request again.
 """
 
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any
 
 import aiohttp
-from attrs import evolve, frozen
 
-from apivideo_auth._secret import scrub
-
-FailureKind: TypeAlias = Literal["connection", "response", "credentials", "rate_limited", "invalid"]
+from apivideo_auth._failure import Failure, FailureKind
 
 
 class AuthError(aiohttp.ClientError):
@@ -113,71 +110,45 @@ def _restore(cls: type[AuthError], args: tuple[Any, ...], state: dict[str, Any])
     return error
 
 
-@frozen(kw_only=True)
-class Failure:
-    """Why a call to an endpoint gave no token, as a value: kept in records, shared between workers.
-
-    An exception object belongs to one raise: each caller gets its own from `error()`.
-    """
-
-    kind: FailureKind
-    message: str
-    status: int | None = None
-    type: str | None = None
-    title: str | None = None
-    name: str | None = None
-    retry_after: float | None = None
-    sent: bool = True
-
-    @classmethod
-    def of(cls, error: BaseException) -> Self:
-        """Return the failure that an exception stands for."""
-        if isinstance(error, AuthResponseError):
-            kind: FailureKind = "response"
-            for candidate, error_class in _RESPONSE_ERRORS.items():
-                if isinstance(error, error_class):
-                    kind = candidate
-            return cls(
-                kind=kind,
-                message=str(error),
-                status=error.status,
-                type=error.type,
-                title=error.title,
-                name=error.name,
-                retry_after=error.retry_after,
-            )
-        if isinstance(error, AuthConnectionError):
-            return cls(kind="connection", message=str(error), retry_after=error.retry_after, sent=error.sent)
-        # The text of a foreign exception may hold what was sent, so only its class is told.
-        return cls(kind="connection", message=f"the token call failed with {type(error).__name__}")
-
-    def error(self, *, retry_after: float | None = None) -> AuthError:
-        """Return a new exception; `retry_after` replaces the server's own, where given."""
-        wait = self.retry_after if retry_after is None else retry_after
-        if self.kind == "connection":
-            return AuthConnectionError(self.message, sent=self.sent, retry_after=wait)
-        return _RESPONSE_ERRORS.get(self.kind, AuthResponseError)(
-            self.message,
-            status=self.status,
-            type=self.type,
-            title=self.title,
-            name=self.name,
-            retry_after=wait,
-        )
-
-    def without(self, *secrets: str | None) -> Self:
-        """Return this failure with these secrets masked in its texts."""
-        return evolve(
-            self,
-            message=scrub(self.message, *secrets),
-            type=self.type and scrub(self.type, *secrets),
-            title=self.title and scrub(self.title, *secrets),
-            name=self.name and scrub(self.name, *secrets),
-        )
-
-
 _RESPONSE_ERRORS: dict[FailureKind, type[AuthResponseError]] = {
     "credentials": CredentialsRejectedError,
     "rate_limited": RateLimitedError,
     "invalid": InvalidResponseError,
 }
+
+
+def error_from(failure: Failure, *, retry_after: float | None = None) -> AuthError:
+    """Return a new exception for this failure; `retry_after`, if given, replaces the server's own."""
+    wait = failure.retry_after if retry_after is None else retry_after
+    if failure.kind == "connection":
+        return AuthConnectionError(failure.message, sent=failure.sent, retry_after=wait)
+    return _RESPONSE_ERRORS.get(failure.kind, AuthResponseError)(
+        failure.message,
+        status=failure.status,
+        type=failure.type,
+        title=failure.title,
+        name=failure.name,
+        retry_after=wait,
+    )
+
+
+def failure_from(error: BaseException) -> Failure:
+    """Return the failure that an exception of a token call stands for."""
+    if isinstance(error, AuthResponseError):
+        kind: FailureKind = "response"
+        for candidate, error_class in _RESPONSE_ERRORS.items():
+            if isinstance(error, error_class):
+                kind = candidate
+        return Failure(
+            kind=kind,
+            message=str(error),
+            status=error.status,
+            type=error.type,
+            title=error.title,
+            name=error.name,
+            retry_after=error.retry_after,
+        )
+    if isinstance(error, AuthConnectionError):
+        return Failure(kind="connection", message=str(error), retry_after=error.retry_after, sent=error.sent)
+    # The text of a foreign exception may hold what was sent, so only its class is named.
+    return Failure(kind="connection", message=f"the token call failed with {type(error).__name__}")

@@ -1,6 +1,7 @@
 """The token manager: what a program holds."""
 
 import asyncio
+import os
 import random
 from collections.abc import Callable
 from functools import partial
@@ -12,25 +13,27 @@ from multidict import CIMultiDict
 
 from apivideo_auth import events
 from apivideo_auth._api import AuthenticationApi, origin_headers
-from apivideo_auth._checks import check_callable, check_instance, check_methods
 from apivideo_auth._clock import SYSTEM_CLOCK, Clock
-from apivideo_auth._keeper import Keeper
 from apivideo_auth._middleware import BearerAuth
 from apivideo_auth._models import AuthenticatePayload
-from apivideo_auth._options import base_url_with, check_wanted, from_environment
 from apivideo_auth._policy import RefreshPolicy
+from apivideo_auth._refresher import Refresher
 from apivideo_auth._renewal import Account, TokenEndpoints
-from apivideo_auth._secret import masked
-from apivideo_auth._state import State
-from apivideo_auth._status import ManagerStatus
+from apivideo_auth._secrets import masked
+from apivideo_auth._state import ManagerStatus, State
 from apivideo_auth._token import Token
-from apivideo_auth._urls import PRODUCTION
+from apivideo_auth._urls import PRODUCTION, normal_base_url
+from apivideo_auth._validation import check_callable, check_instance, check_methods
+from apivideo_auth.stores._base import TokenStore
+from apivideo_auth.stores._failover import FailoverSlot
 from apivideo_auth.stores._memory import MemoryStore
 from apivideo_auth.stores._opening import open_slot
-from apivideo_auth.stores._protocol import TokenStore
-from apivideo_auth.stores._steady import SteadySlot
 
 _DEFAULT_POLICY: Final = RefreshPolicy()
+
+API_KEY_VARIABLE = "APIVIDEO_API_KEY"
+BASE_URL_VARIABLE = "APIVIDEO_BASE_URL"
+STORE_VARIABLE = "APIVIDEO_TOKEN_STORE"
 
 
 class TokenManager:
@@ -62,7 +65,7 @@ class TokenManager:
         connector: aiohttp.BaseConnector | None = None,
         application: tuple[str, str] | None = None,
         trust_env: bool = False,
-        on_event: events.Receiver | None = None,
+        on_event: events.EventHandler | None = None,
         clock: Clock | None = None,
     ) -> None:
         # Masked before anything can raise: a traceback that shows locals shows this one.
@@ -74,7 +77,7 @@ class TokenManager:
         check_methods("clock", clock, "monotonic", "utc")
         if store is not None:
             check_methods("store", store, "open")
-            check_instance("store.leaves_process", getattr(store, "leaves_process", None), bool)
+            check_instance("store.needs_encryption", getattr(store, "needs_encryption", None), bool)
         if on_event is not None:
             check_callable("on_event", on_event)
         self._base_url = base_url_with(api, base_url)
@@ -98,7 +101,7 @@ class TokenManager:
         self._trust_env = trust_env
         self._policy = policy
         self._clock = clock
-        self._receivers: list[events.Receiver] = [] if on_event is None else [on_event]
+        self._receivers: list[events.EventHandler] = [] if on_event is None else [on_event]
         self._private = store is None
         self._cleaned: asyncio.Future[None] | None = None
         self._state = State(policy=policy, clock=clock, draw=random.random)
@@ -116,7 +119,7 @@ class TokenManager:
 
         def open_account() -> Account:
             # A private record in memory cannot fail; a store that was passed can.
-            slot = opened() if store is None else SteadySlot(opened, clock=clock, emit=self._tell, look=self._look)
+            slot = opened() if store is None else FailoverSlot(opened, clock=clock, emit=self._emit, look=self._look)
             return Account(
                 slot=slot,
                 api=endpoints,
@@ -127,11 +130,11 @@ class TokenManager:
                 draw=random.random,
             )
 
-        self._keeper = Keeper(self._state, open_account, self._tell)
+        self._refresher = Refresher(self._state, open_account, self._emit)
         self._monotonic = clock.monotonic
 
     def _look(self) -> None:
-        self._keeper.on_commit()
+        self._refresher.on_commit()
 
     @classmethod
     def from_env(cls, **overrides: Any) -> Self:  # noqa: ANN401  the constructor's own arguments
@@ -171,15 +174,15 @@ class TokenManager:
             assert state.token is not None
             return state.token
         check_wanted(rejected, min_ttl)
-        return await self._keeper.serve(rejected, min_ttl)
+        return await self._refresher.serve(rejected, min_ttl)
 
     def session(self, **kwargs: Any) -> aiohttp.ClientSession:  # noqa: ANN401  ClientSession's own arguments
         """Return a session that is authenticated at `base_url`; it is the caller's to close.
 
         `kwargs` are `ClientSession`'s. Middlewares among them come before `BearerAuth`, which stays innermost.
         """
-        self._keeper.enter()
-        bearer = BearerAuth(self, on_event=self._tell)
+        self._refresher.enter()
+        bearer = BearerAuth(self, on_event=self._emit)
         headers = CIMultiDict(kwargs.pop("headers", None) or {})
         for name, value in self._origin_headers.items():
             headers.setdefault(name, value)
@@ -191,7 +194,7 @@ class TokenManager:
         """Return a snapshot without secrets and without I/O."""
         return self._state.status(self._monotonic())
 
-    def subscribe(self, callback: events.Receiver) -> Callable[[], None]:
+    def subscribe(self, callback: events.EventHandler) -> Callable[[], None]:
         """Add a receiver of events (see `apivideo_auth.events`); return what takes it away again.
 
         It is called in the event loop, outside every lock. An exception in it is logged and changes nothing.
@@ -210,7 +213,7 @@ class TokenManager:
 
         return unsubscribe
 
-    def _tell(self, event: events.Event) -> None:
+    def _emit(self, event: events.Event) -> None:
         for receiver in [*self._receivers]:
             events.deliver(receiver, event)
 
@@ -222,13 +225,13 @@ class TokenManager:
         """
         if self._cleaned is not None:
             if not self._cleaned.done():
-                self._keeper.check_loop()
+                self._refresher.check_loop()
                 await asyncio.shield(self._cleaned)
             return
-        self._keeper.check_loop()
+        self._refresher.check_loop()
         self._cleaned = asyncio.get_running_loop().create_future()
         try:
-            await self._keeper.close(patience=0.0 if self._private else self._policy.close_timeout)
+            await self._refresher.close(patience=0.0 if self._private else self._policy.close_timeout)
         finally:
             try:
                 if self._own_api is not None:
@@ -237,10 +240,59 @@ class TokenManager:
                 self._cleaned.set_result(None)
 
     async def __aenter__(self) -> Self:
-        self._keeper.enter()
+        self._refresher.enter()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def base_url_with(api: object, base_url: object) -> str:
+    """Return the base URL of a manager that is given an `api`, which may have one of its own.
+
+    A session and an api of two places would send the token of one to the other.
+    """
+    normal = normal_base_url(base_url)
+    theirs = getattr(api, "base_url", None)
+    if not isinstance(theirs, str):
+        return normal
+    theirs = normal_base_url(theirs, what="api.base_url")
+    if normal not in (PRODUCTION, theirs):
+        raise ValueError(f"api asks {theirs} and base_url is {normal}; make them the same")
+    return theirs
+
+
+def check_wanted(rejected: object, min_ttl: object) -> None:
+    """Raise `TypeError` or `ValueError` for arguments of `get_token` that cannot be meant."""
+    if rejected is not None and not isinstance(rejected, Token):
+        raise TypeError(f"rejected must be a Token that get_token returned, not {type(rejected).__name__}")
+    if min_ttl is None:
+        return
+    if isinstance(min_ttl, bool) or not isinstance(min_ttl, int | float):
+        raise TypeError(f"min_ttl must be a number of seconds, not {type(min_ttl).__name__}")
+    # More than any lifetime is told by the token, which knows how long tokens live.
+    if not min_ttl >= 0:
+        raise ValueError("min_ttl must be a number of seconds, 0 or more")
+
+
+def from_environment(overrides: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a manager that the environment names, under those given.
+
+    Raises `ValueError` if neither names an API key.
+    """
+    arguments: dict[str, Any] = {}
+    if base_url := os.environ.get(BASE_URL_VARIABLE):
+        arguments["base_url"] = base_url
+    # Masked where they are read: tracebacks show locals, and a store's URL may hold a password.
+    if (store := masked(os.environ.get(STORE_VARIABLE))) and "store" not in overrides:
+        from apivideo_auth.stores import store_from_url  # noqa: PLC0415  stores are imported on use
+
+        arguments["store"] = store_from_url(store)
+    if api_key := masked(os.environ.get(API_KEY_VARIABLE)):
+        arguments["api_key"] = api_key
+    arguments |= overrides
+    if "api_key" not in arguments:
+        raise ValueError(f"{API_KEY_VARIABLE} is not set; put the API key there")
+    return arguments

@@ -8,10 +8,10 @@ from aiohttp import BytesPayload, ClientHandlerType, ClientRequest, ClientRespon
 from yarl import URL
 
 from apivideo_auth import events
-from apivideo_auth._checks import check_callable
 from apivideo_auth._errors import AuthError
 from apivideo_auth._token import Token, TokenSource
 from apivideo_auth._urls import Origin, normal_base_url, origin_of
+from apivideo_auth._validation import check_callable
 
 READABLE_401: Final = 65_536
 """Bytes of a 401's body that are read ahead, so that its connection is free before a renewal waits for one."""
@@ -34,7 +34,7 @@ class BearerAuth:
         source: TokenSource,
         *,
         origins: Iterable[str] | None = None,
-        on_event: events.Receiver | None = None,
+        on_event: events.EventHandler | None = None,
     ) -> None:
         if not callable(getattr(source, "get_token", None)):
             raise TypeError(f"source must have get_token, like a TokenManager; {type(source).__name__} has none")
@@ -75,13 +75,13 @@ class BearerAuth:
         try:
             token_now = await self._source.get_token(rejected=token)
         except AuthError:
-            self._tell(token, why_not="no_token")
+            self._emit(token, why_not="no_token")
             return response
         if not _can_be_sent_again(request):
-            self._tell(token, why_not="body")
+            self._emit(token, why_not="body")
             return response
         response.release()
-        self._tell(token, why_not=None)
+        self._emit(token, why_not=None)
         if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
             # The future of the first exchange is used up; sending again without a new one crashes.
             request.update_expect_continue(expect=True)
@@ -94,7 +94,7 @@ class BearerAuth:
             broke = f"the connection broke when the request was sent again ({type(error).__name__})"
             raise aiohttp.ClientConnectionError(broke) from error
 
-    def _tell(self, token: Token, *, why_not: events.NotReplayed | None) -> None:
+    def _emit(self, token: Token, *, why_not: events.NotReplayed | None) -> None:
         if self._on_event is not None:
             event = events.TokenRejected(generation=token.generation, replayed=why_not is None, why_not=why_not)
             events.deliver(self._on_event, event)

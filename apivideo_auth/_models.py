@@ -12,7 +12,7 @@ import cattrs
 from attrs import Attribute, evolve, field, frozen
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from apivideo_auth._secret import masked
+from apivideo_auth._secrets import masked
 
 DEFAULT_LIFETIME: Final = 3600
 """Seconds; what api.video documents, assumed where an answer does not say."""

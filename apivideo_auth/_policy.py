@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from attrs import Attribute, field, frozen
 
-from apivideo_auth._errors import Failure
+from apivideo_auth._failure import Failure
 
 REFRESH_JITTER: Final = 0.05
 """Stale comes earlier by up to this part of the lifetime, so that workers do not renew in the same second."""
@@ -17,35 +17,35 @@ LEEWAY_PART: Final = 0.05
 MIN_TTL_PART: Final = 0.9
 """More than this part of a lifetime cannot be asked for: a renewal would be due at once, again and again."""
 
-BACKOFF_FIRST: Final = 0.5
-BACKOFF_LONGEST: Final = 30.0
-WISH_LONGEST: Final = 60.0
+INITIAL_BACKOFF: Final = 0.5
+MAX_EXPONENTIAL_BACKOFF: Final = 30.0
+MAX_RETRY_AFTER: Final = 60.0
 """A server's `Retry-After` is honoured up to this."""
-CREDENTIALS_PAUSE: Final = 60.0
+REJECTED_KEY_BACKOFF: Final = 60.0
 """A refused API key is left alone for this long."""
-LONGEST_PAUSE: Final = 60.0
+MAX_BACKOFF: Final = 60.0
 """No pause is longer; a record that says so was damaged."""
 
-REJECTION_FIRST: Final = 1.0
-REJECTION_LONGEST: Final = 60.0
-YOUNG: Final = 1.0
+INITIAL_THROTTLE: Final = 1.0
+MAX_THROTTLE: Final = 60.0
+MIN_REJECTION_AGE: Final = 1.0
 """A token younger than this is not renewed because of a 401."""
-UNREFUSED: Final = 60.0
-"""After this long without a 401 the spacing of the renewals that they cause falls back."""
+REJECTION_RESET_AFTER: Final = 60.0
+"""After this long without a 401 the throttle of the renewals that they cause falls back."""
 
-STORE_PAUSE_FIRST: Final = 1.0
-STORE_PAUSE_LONGEST: Final = 30.0
+INITIAL_STORE_BACKOFF: Final = 1.0
+MAX_STORE_BACKOFF: Final = 30.0
 
 LEASE_MARGIN: Final = 5.0
-"""A claim outlives the one call that it covers by this."""
-LONGEST_ATTEMPT: Final = 60.0
-LONGEST_LEASE: Final = LONGEST_ATTEMPT + LEASE_MARGIN
+"""A claim is_newer_than the one call that it covers by this."""
+MAX_ATTEMPT_TIMEOUT: Final = 60.0
+MAX_LEASE: Final = MAX_ATTEMPT_TIMEOUT + LEASE_MARGIN
 """No lease is longer; a record that says so was damaged."""
 
-ROUNDING: Final = 1.0
+CLOCK_TOLERANCE: Final = 1.0
 """A moment may lie further ahead than it can by this: sums of floats are rounded, and clocks are set by a little."""
 
-LIFETIME_LONGEST: Final = 86_400.0
+MAX_LIFETIME: Final = 86_400.0
 """At most a day is believed of `expires_in`."""
 
 
@@ -82,9 +82,9 @@ def _check_refresh_at(policy: object, attribute: "Attribute[Any]", value: float)
 
 def _check_attempt_timeout(policy: object, attribute: "Attribute[Any]", value: float) -> None:
     _check_seconds(policy, attribute, value)
-    if not 0 < value <= LONGEST_ATTEMPT:
+    if not 0 < value <= MAX_ATTEMPT_TIMEOUT:
         raise ValueError(
-            f"RefreshPolicy.attempt_timeout must be more than 0 and at most {LONGEST_ATTEMPT:g} seconds, not {value}"
+            f"RefreshPolicy.attempt_timeout must be more than 0 and at most {MAX_ATTEMPT_TIMEOUT:g} seconds, not {value}"
         )
 
 
@@ -135,28 +135,28 @@ def moments(policy: RefreshPolicy, *, begins_at: float, lifetime: float, draw: f
 
 def believed_lifetime(expires_in: float) -> float:
     """Return how much of `expires_in` is believed."""
-    return float(min(expires_in, LIFETIME_LONGEST))
+    return float(min(expires_in, MAX_LIFETIME))
 
 
-def longest_min_ttl(lifetime: float) -> float:
+def max_min_ttl(lifetime: float) -> float:
     """Return the most that a caller may ask for as `min_ttl`."""
     return lifetime * MIN_TTL_PART
 
 
-def pause_after(failure: Failure, *, failures: int, draw: float) -> float:
+def backoff_after(failure: Failure, *, failures: int, draw: float) -> float:
     """Return how long to leave the endpoint alone after the `failures`-th failure in a row.
 
     Full jitter: anywhere between nothing and the doubled-up bound; `draw` is a random number in [0, 1).
     """
     if failure.kind == "credentials":
-        return CREDENTIALS_PAUSE
-    bound = min(BACKOFF_FIRST * 2.0 ** min(failures - 1, 16), BACKOFF_LONGEST)
+        return REJECTED_KEY_BACKOFF
+    bound = min(INITIAL_BACKOFF * 2.0 ** min(failures - 1, 16), MAX_EXPONENTIAL_BACKOFF)
     wish = failure.retry_after
-    wished = min(wish, WISH_LONGEST) if wish is not None and wish > 0 else 0.0
+    wished = min(wish, MAX_RETRY_AFTER) if wish is not None and wish > 0 else 0.0
     return max(bound * draw, wished)
 
 
-def store_pause(failures: int, *, draw: float) -> float:
+def store_backoff(failures: int, *, draw: float) -> float:
     """Return how long to leave a store alone after the `failures`-th failure in a row: half of it is jitter."""
-    bound = min(STORE_PAUSE_FIRST * 2.0 ** min(failures - 1, 16), STORE_PAUSE_LONGEST)
+    bound = min(INITIAL_STORE_BACKOFF * 2.0 ** min(failures - 1, 16), MAX_STORE_BACKOFF)
     return bound * (1 - draw / 2)

@@ -10,16 +10,16 @@ from typing import Final, TypeAlias
 
 from attrs import evolve, field, frozen
 
-from apivideo_auth._errors import Failure
+from apivideo_auth._failure import Failure
 from apivideo_auth._policy import (
-    LIFETIME_LONGEST,
-    LONGEST_LEASE,
-    LONGEST_PAUSE,
-    REJECTION_FIRST,
-    REJECTION_LONGEST,
-    ROUNDING,
-    UNREFUSED,
-    YOUNG,
+    CLOCK_TOLERANCE,
+    INITIAL_THROTTLE,
+    MAX_BACKOFF,
+    MAX_LEASE,
+    MAX_LIFETIME,
+    MAX_THROTTLE,
+    MIN_REJECTION_AGE,
+    REJECTION_RESET_AFTER,
 )
 
 
@@ -33,7 +33,7 @@ class Record:
     - `claim_id`, `claim_until`: who may renew, and until when.
     - `not_before`, `failure`, `failures`, `failing_since`: the pause after failures in a row.
     - `rejected_at`: the first 401 on the current token; `unrejected_since`: since when no token was refused before it.
-    - `spacing`, `spaced_until`: the spacing of renewals that 401s cause.
+    - `throttle`, `throttled_until`: the throttle of renewals that 401s cause.
     """
 
     version: str | None = None
@@ -50,8 +50,8 @@ class Record:
     failing_since: float = 0.0
     rejected_at: float | None = None
     unrejected_since: float | None = None
-    spacing: float = 0.0
-    spaced_until: float = 0.0
+    throttle: float = 0.0
+    throttled_until: float = 0.0
 
 
 EMPTY: Final = Record()
@@ -92,19 +92,19 @@ class Commit:
 
 
 @frozen(kw_only=True)
-class Fail:
+class Release:
     """The renewal of claim `id` brought none.
 
     `refresh` is given back only if it can still be used. Without a `failure` nothing is counted.
     """
 
     id: str
-    pause: float = 0.0
+    backoff: float = 0.0
     failure: Failure | None = None
     refresh: bytes | None = field(default=None, repr=False)
 
 
-Event: TypeAlias = Claim | Commit | Fail
+Event: TypeAlias = Claim | Commit | Release
 
 
 # The answers.
@@ -133,27 +133,27 @@ class Changed:
 
 
 @frozen(kw_only=True)
-class Held:
-    """Somebody else renews; the claim lapses in `wait` seconds."""
+class Busy:
+    """Somebody else renews; the claim lapses in `retry_after` seconds."""
 
-    wait: float
+    retry_after: float
 
 
 @frozen(kw_only=True)
-class Cooling:
-    """Failures in a row, the first of them `failing_for` seconds ago; the next try may come in `wait` seconds."""
+class Backoff:
+    """Failures in a row, the first of them `failing_for` seconds ago; the next try may come in `retry_after` seconds."""
 
-    wait: float
+    retry_after: float
     failure: Failure
     failures: int
     failing_for: float
 
 
 @frozen(kw_only=True)
-class Spaced:
-    """The last renewal that a 401 caused is too recent; the next may come in `wait` seconds."""
+class Throttled:
+    """The last renewal that a 401 caused is too recent; the next may come in `retry_after` seconds."""
 
-    wait: float
+    retry_after: float
 
 
 @frozen(kw_only=True)
@@ -162,21 +162,21 @@ class Done:
 
 
 @frozen(kw_only=True)
-class Dropped:
+class ClaimLost:
     """The record no longer carries that claim, so nothing changed; `token` is what it holds instead."""
 
     token: SharedToken | None
 
 
-ClaimAnswer: TypeAlias = Granted | Changed | Held | Cooling | Spaced
-EndAnswer: TypeAlias = Done | Dropped
+ClaimAnswer: TypeAlias = Granted | Changed | Busy | Backoff | Throttled
+EndAnswer: TypeAlias = Done | ClaimLost
 
 
 def shared_token(record: Record, now: float) -> SharedToken | None:
     """Return the token of the record, never believed beyond its lifetime; none if it has ended."""
     if record.version is None or record.access is None:
         return None
-    lifetime = min(record.lifetime, LIFETIME_LONGEST)
+    lifetime = min(record.lifetime, MAX_LIFETIME)
     remaining = min(record.ends_at - now, lifetime)
     if not remaining > 0:
         return None
@@ -184,33 +184,35 @@ def shared_token(record: Record, now: float) -> SharedToken | None:
 
 
 def claim(record: Record, event: Claim, now: float) -> tuple[Record, ClaimAnswer]:
-    """Answer a claim; in this order: a newer token, somebody else's claim, a pause, the spacing of 401s."""
+    """Answer a claim; in this order: a newer token, somebody else's claim, a pause, the throttle of 401s."""
     token = shared_token(record, now)
     if token is not None and token.version != event.seen:
         return record, Changed(token=token)
-    held = _ahead(record.claim_until, now, LONGEST_LEASE) if record.claim_id is not None else 0.0
+    held = _ahead(record.claim_until, now, MAX_LEASE) if record.claim_id is not None else 0.0
     if held > 0:
-        return record, Held(wait=held)
+        return record, Busy(retry_after=held)
     if event.rejected and record.rejected_at is None:
         record = evolve(record, rejected_at=now)
-    cooling = _ahead(record.not_before, now, LONGEST_PAUSE)
+    cooling = _ahead(record.not_before, now, MAX_BACKOFF)
     if cooling > 0 and record.failure is not None:
-        return record, Cooling(
-            wait=cooling,
+        return record, Backoff(
+            retry_after=cooling,
             failure=record.failure,
             failures=record.failures,
             failing_for=_failing_for(record, now),
         )
     if event.rejected:
         spaced = max(
-            _ahead(record.spaced_until, now, REJECTION_LONGEST),
-            _ahead(record.committed_at + YOUNG, now, YOUNG) if record.committed_at is not None else 0.0,
+            _ahead(record.throttled_until, now, MAX_THROTTLE),
+            _ahead(record.committed_at + MIN_REJECTION_AGE, now, MIN_REJECTION_AGE)
+            if record.committed_at is not None
+            else 0.0,
         )
         if spaced > 0:
-            return record, Spaced(wait=spaced)
-        grown = REJECTION_FIRST if _was_trusted(record) else max(REJECTION_FIRST, 2 * record.spacing)
-        spacing = min(grown, REJECTION_LONGEST)
-        record = evolve(record, spacing=spacing, spaced_until=now + spacing)
+            return record, Throttled(retry_after=spaced)
+        grown = INITIAL_THROTTLE if _was_trusted(record) else max(INITIAL_THROTTLE, 2 * record.throttle)
+        throttle = min(grown, MAX_THROTTLE)
+        record = evolve(record, throttle=throttle, throttled_until=now + throttle)
     granted = Granted(
         refresh=record.refresh,
         version=record.version,
@@ -224,7 +226,7 @@ def claim(record: Record, event: Claim, now: float) -> tuple[Record, ClaimAnswer
 def commit(record: Record, event: Commit, now: float) -> tuple[Record, EndAnswer]:
     """Take the new tokens in, if the record still carries this claim."""
     if record.claim_id != event.id:
-        return record, Dropped(token=shared_token(record, now))
+        return record, ClaimLost(token=shared_token(record, now))
     committed = evolve(
         record,
         version=event.id,
@@ -245,15 +247,15 @@ def commit(record: Record, event: Commit, now: float) -> tuple[Record, EndAnswer
     return committed, Done()
 
 
-def fail(record: Record, event: Fail, now: float) -> tuple[Record, EndAnswer]:
+def release(record: Record, event: Release, now: float) -> tuple[Record, EndAnswer]:
     """Note the failure, if the record still carries this claim."""
     if record.claim_id != event.id:
-        return record, Dropped(token=shared_token(record, now))
+        return record, ClaimLost(token=shared_token(record, now))
     failed = evolve(record, refresh=event.refresh, claim_id=None, claim_until=0.0)
     if event.failure is not None:
         failed = evolve(
             failed,
-            not_before=now + event.pause,
+            not_before=now + event.backoff,
             failure=event.failure,
             failures=record.failures + 1,
             failing_since=record.failing_since if record.failures else now,
@@ -264,7 +266,7 @@ def fail(record: Record, event: Fail, now: float) -> tuple[Record, EndAnswer]:
 def _ahead(moment: float, now: float, longest: float) -> float:
     """Return how far `moment` lies ahead; 0 if it is past, or further off than such moments ever are."""
     ahead = moment - now
-    return min(ahead, longest) if 0 < ahead <= longest + ROUNDING else 0.0
+    return min(ahead, longest) if 0 < ahead <= longest + CLOCK_TOLERANCE else 0.0
 
 
 def _failing_for(record: Record, now: float) -> float:
@@ -282,4 +284,4 @@ def _was_trusted(record: Record) -> bool:
     """Say whether tokens lived unrefused for long before the current one was refused."""
     if record.rejected_at is None or record.unrejected_since is None:
         return False
-    return record.rejected_at - record.unrejected_since >= UNREFUSED
+    return record.rejected_at - record.unrejected_since >= REJECTION_RESET_AFTER

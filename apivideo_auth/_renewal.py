@@ -8,23 +8,24 @@ from typing import Literal, Protocol, TypeAlias
 from attrs import field, frozen
 
 from apivideo_auth._clock import Clock
-from apivideo_auth._errors import Failure
+from apivideo_auth._errors import failure_from
+from apivideo_auth._failure import Failure
 from apivideo_auth._models import AccessToken, AuthenticatePayload, RefreshTokenPayload
-from apivideo_auth._policy import LEASE_MARGIN, RefreshPolicy, believed_lifetime, moments, pause_after
+from apivideo_auth._policy import LEASE_MARGIN, RefreshPolicy, backoff_after, believed_lifetime, moments
 from apivideo_auth._record import (
+    Backoff,
+    Busy,
     Changed,
     Claim,
+    ClaimLost,
     Commit,
-    Cooling,
-    Dropped,
-    Fail,
     Granted,
-    Held,
+    Release,
     SharedToken,
-    Spaced,
+    Throttled,
 )
-from apivideo_auth._secret import Secret, SecretBytes
-from apivideo_auth.stores._protocol import Slot
+from apivideo_auth._secrets import Secret, SecretBytes
+from apivideo_auth.stores._base import Slot
 
 Path: TypeAlias = Literal["/auth/api-key", "/auth/refresh"]
 
@@ -58,21 +59,21 @@ class Account:
 
 
 @frozen(kw_only=True)
-class Wish:
+class RenewalRequest:
     """What the worker has, and what it does not want.
 
     - `seen`: the version of the record that it knows; `remaining`: seconds of life of its own token, if it has one.
-    - `rejected`: an access token that the API refused; `because_rejected`: that is why it wants another; `permitted`: a
-      renewal for that reason was granted before, so that its spacing is not asked for again.
+    - `rejected`: an access token that the API refused; `because_rejected`: that is why it wants another; `skip_throttle`: a
+      renewal for that reason was granted before, so that its throttle is not asked for again.
     """
 
     seen: str | None = None
     remaining: float | None = None
     rejected: str | None = field(default=None, repr=False)
     because_rejected: bool = False
-    permitted: bool = False
+    skip_throttle: bool = False
 
-    def welcomes(self, token: SharedToken) -> bool:
+    def should_adopt(self, token: SharedToken) -> bool:
         """Say whether the record's token is better than what the worker has."""
         if self.is_rejected(token):
             return False
@@ -82,7 +83,7 @@ class Wish:
         """Say whether the record's token is the one that the API refused."""
         return self.rejected is not None and token.access == self.rejected.encode()
 
-    def outlives(self, granted: Granted) -> bool:
+    def is_newer_than(self, granted: Granted) -> bool:
         """Say whether the worker knows a newer token than the record, whose refresh token is then an old one."""
         return self.remaining is not None and granted.version != self.seen and granted.remaining < self.remaining
 
@@ -102,21 +103,21 @@ class Renewed:
 
 @frozen(kw_only=True)
 class Adopted:
-    """The record had a better token. Its life counts from `as_of`, when the store was asked."""
+    """The record had a better token. Its life counts from `asked_at`, when the store was asked."""
 
     token: SharedToken
-    as_of: float
+    asked_at: float
 
 
 @frozen(kw_only=True)
-class RefreshRefused:
+class RefreshRejected:
     """The refresh token was refused; the next renewal uses the API key, at once and with the permission of this one."""
 
     failure: Failure
 
 
 @frozen(kw_only=True)
-class ClaimLost:
+class ClaimLapsed:
     """The claim was granted and ran out; the worker claims again, with the permission that it had."""
 
 
@@ -124,33 +125,37 @@ class ClaimLost:
 class Failed:
     """A call brought no token; `cooling` is the pause that follows."""
 
-    cooling: Cooling
+    cooling: Backoff
     path: Path
 
 
-Outcome: TypeAlias = Renewed | Adopted | RefreshRefused | ClaimLost | Failed | Held | Cooling | Spaced
+Outcome: TypeAlias = Renewed | Adopted | RefreshRejected | ClaimLapsed | Failed | Busy | Backoff | Throttled
 
 
-async def renew(account: Account, wish: Wish) -> Outcome:
+async def renew(account: Account, wish: RenewalRequest) -> Outcome:
     """Make one renewal and return what came of it. Raises what the slot raises, and `CancelledError`."""
     claim_id = uuid.uuid4().hex
     claimed_at = account.clock.monotonic()
     answer = await account.slot.claim(_claim(claim_id, wish.seen, account, rejected=wish.because_rejected))
     if isinstance(answer, Changed):
-        if wish.welcomes(answer.token):
-            return Adopted(token=answer.token, as_of=claimed_at)
+        if wish.should_adopt(answer.token):
+            return Adopted(token=answer.token, asked_at=claimed_at)
         claimed_at = account.clock.monotonic()
-        refused = wish.because_rejected or (wish.is_rejected(answer.token) and not wish.permitted)
+        refused = wish.because_rejected or (wish.is_rejected(answer.token) and not wish.skip_throttle)
         answer = await account.slot.claim(_claim(claim_id, answer.token.version, account, rejected=refused))
     if isinstance(answer, Changed):
-        return Adopted(token=answer.token, as_of=claimed_at) if wish.welcomes(answer.token) else Held(wait=0.0)
+        return (
+            Adopted(token=answer.token, asked_at=claimed_at)
+            if wish.should_adopt(answer.token)
+            else Busy(retry_after=0.0)
+        )
     if not isinstance(answer, Granted):
         return answer
     try:
         return await _use(account, wish, claim_id, claimed_at, answer)
     except asyncio.CancelledError:
         # The call's fate is unknown, so its refresh token is not given back; others need not wait out the lease.
-        await account.slot.fail(Fail(id=claim_id))
+        await account.slot.release(Release(id=claim_id))
         raise
 
 
@@ -158,15 +163,15 @@ def _claim(claim_id: str, seen: str | None, account: Account, *, rejected: bool)
     return Claim(id=claim_id, seen=seen, lease=account.policy.lease, rejected=rejected)
 
 
-async def _use(account: Account, wish: Wish, claim_id: str, claimed_at: float, granted: Granted) -> Outcome:
+async def _use(account: Account, wish: RenewalRequest, claim_id: str, claimed_at: float, granted: Granted) -> Outcome:
     """Make the one call that the claim covers, and end the claim."""
-    refresh = None if wish.outlives(granted) else granted.refresh
+    refresh = None if wish.is_newer_than(granted) else granted.refresh
     path: Path = "/auth/api-key" if refresh is None else "/auth/refresh"
     sent_at = account.clock.monotonic()
     if sent_at - claimed_at >= LEASE_MARGIN:
         # Too little of the lease is left for a whole call: somebody else may be renewing before it ends.
-        await account.slot.fail(Fail(id=claim_id, refresh=refresh))
-        return ClaimLost()
+        await account.slot.release(Release(id=claim_id, refresh=refresh))
+        return ClaimLapsed()
     answer = await _call(account, refresh)
     arrived_at = account.clock.monotonic()
     if isinstance(answer, Failure):
@@ -189,8 +194,8 @@ async def _use(account: Account, wish: Wish, claim_id: str, claimed_at: float, g
             remaining=remaining,
         )
     )
-    if isinstance(ended, Dropped) and ended.token is not None and wish.welcomes(ended.token):
-        return Adopted(token=ended.token, as_of=arrived_at)
+    if isinstance(ended, ClaimLost) and ended.token is not None and wish.should_adopt(ended.token):
+        return Adopted(token=ended.token, asked_at=arrived_at)
     return Renewed(
         access=answer.access_token,
         lifetime=lifetime,
@@ -221,10 +226,10 @@ async def _call(account: Account, refresh: bytes | None) -> AccessToken | Failur
         if is_cancelled():
             raise
         # Nobody cancelled this task: the error is the stand-in's own.
-        return Failure.of(error)
+        return failure_from(error)
     except Exception as error:  # noqa: BLE001  as above
         sent = "" if refresh is None else refresh.decode()
-        return Failure.of(error).without(account.credentials.api_key, Secret(sent))
+        return failure_from(error).redacted(account.credentials.api_key, Secret(sent))
     if isinstance(answer, AccessToken):
         return answer
     return Failure(kind="invalid", message=f"the api answered a {type(answer).__name__}, not an AccessToken")
@@ -237,7 +242,7 @@ def _usable_again(failure: Failure, refresh: bytes | None) -> bytes | None:
 
 async def _fail(  # noqa: PLR0913, PLR0917  what the holder of a claim knows
     account: Account,
-    wish: Wish,
+    wish: RenewalRequest,
     claim_id: str,
     claimed_at: float,
     path: Path,
@@ -247,17 +252,17 @@ async def _fail(  # noqa: PLR0913, PLR0917  what the holder of a claim knows
 ) -> Outcome:
     """End the claim without a token, and say what follows."""
     if path == "/auth/refresh" and failure.kind == "credentials":
-        await account.slot.fail(Fail(id=claim_id))
-        return RefreshRefused(failure=failure)
+        await account.slot.release(Release(id=claim_id))
+        return RefreshRejected(failure=failure)
     failures = granted.failures + 1
-    pause = pause_after(failure, failures=failures, draw=account.draw())
+    pause = backoff_after(failure, failures=failures, draw=account.draw())
     failed_at = account.clock.monotonic()
-    ended = await account.slot.fail(Fail(id=claim_id, pause=pause, failure=failure, refresh=refresh))
-    if isinstance(ended, Dropped):
+    ended = await account.slot.release(Release(id=claim_id, backoff=pause, failure=failure, refresh=refresh))
+    if isinstance(ended, ClaimLost):
         # Somebody else has claimed since: the pause is not the account's, and there may be a token.
-        if ended.token is not None and wish.welcomes(ended.token):
-            return Adopted(token=ended.token, as_of=failed_at)
-        return ClaimLost()
+        if ended.token is not None and wish.should_adopt(ended.token):
+            return Adopted(token=ended.token, asked_at=failed_at)
+        return ClaimLapsed()
     failing_for = granted.failing_for + (failed_at - claimed_at) if granted.failures else 0.0
-    cooling = Cooling(wait=pause, failure=failure, failures=failures, failing_for=failing_for)
+    cooling = Backoff(retry_after=pause, failure=failure, failures=failures, failing_for=failing_for)
     return Failed(cooling=cooling, path=path)

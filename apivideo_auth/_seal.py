@@ -14,7 +14,7 @@ import os
 from typing import Final, Literal, TypeAlias
 
 from apivideo_auth._errors import TokenStoreError
-from apivideo_auth._secret import SecretBytes
+from apivideo_auth._secrets import SecretBytes
 
 Part: TypeAlias = Literal["access", "refresh"]
 

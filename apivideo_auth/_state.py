@@ -5,20 +5,47 @@ Moments are seconds on the manager's monotonic clock, and `now` is handed in.
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from attrs import define, field, frozen
 
 from apivideo_auth import events
 from apivideo_auth._clock import Clock
-from apivideo_auth._errors import AuthError, Failure
+from apivideo_auth._errors import AuthError, error_from
+from apivideo_auth._failure import Failure
 from apivideo_auth._policy import Moments, RefreshPolicy, moments
-from apivideo_auth._record import Cooling, SharedToken
-from apivideo_auth._renewal import Failed, Renewed, Wish
-from apivideo_auth._status import ManagerStatus, Phase
+from apivideo_auth._record import Backoff, SharedToken
+from apivideo_auth._renewal import Failed, RenewalRequest, Renewed
 from apivideo_auth._token import Token
 
 FOREVER_AGO: Final = float("-inf")
+
+
+Phase: TypeAlias = Literal["empty", "fresh", "stale", "expired", "closed"]
+
+
+@frozen(kw_only=True)
+class ManagerStatus:
+    """A snapshot of a `TokenManager`, without secrets.
+
+    - `phase`: `empty` (no token yet), `fresh`, `stale` (served, and to be renewed), `expired`, `closed`.
+    - `generation`: how many tokens the manager has taken, its own and adopted ones.
+    - `expires_at`, `renews_at`: end and planned renewal of the current token; aware, UTC.
+    - `backoff_until`: no call is made before; set after a failure.
+    - `last_error`: the last failed renewal, as text; none once one has succeeded.
+    - `renewals`, `failures`, `rejections`: calls that brought a token, calls that failed (not counting a refused
+      refresh token, which the API key replaces at once), tokens reported as refused.
+    """
+
+    phase: Phase
+    generation: int
+    expires_at: datetime | None
+    renews_at: datetime | None
+    backoff_until: datetime | None
+    last_error: str | None
+    renewals: int
+    failures: int
+    rejections: int
 
 
 @frozen(kw_only=True)
@@ -41,7 +68,7 @@ class Pause:
 
     def error(self, now: float) -> AuthError:
         """Return a new exception that tells the cause, and when the next try may come."""
-        return self.failure.error(retry_after=max(0.0, self.until - now))
+        return error_from(self.failure, retry_after=max(0.0, self.until - now))
 
 
 @define(kw_only=True)
@@ -60,7 +87,7 @@ class State:
     current: Current | None = None
     pause: Pause | None = None
     # Before this moment no renewal is made because the current token was refused.
-    spaced_until: float = FOREVER_AGO
+    throttled_until: float = FOREVER_AGO
     generation: int = 0
     renewals: int = 0
     failures: int = 0
@@ -87,21 +114,21 @@ class State:
             due = max(due, self.pause.until)
         return due if due < self.current.moments.expired_from else None
 
-    def wish(self, refused: Token | None, now: float, *, permitted: bool = False) -> Wish:
+    def wish(self, refused: Token | None, now: float, *, skip_throttle: bool = False) -> RenewalRequest:
         """Return what a renewal has to know; `refused` is the token that a caller was refused with.
 
-        `permitted`: a renewal for that reason was granted already, so that its spacing is not asked for again.
+        `skip_throttle`: a renewal for that reason was granted already, so that its throttle is not asked for again.
         """
         rejected = None if refused is None else refused.access_token
         if self.current is None:
-            return Wish(rejected=rejected, permitted=permitted)
-        return Wish(
+            return RenewalRequest(rejected=rejected, skip_throttle=skip_throttle)
+        return RenewalRequest(
             seen=self.current.version,
             remaining=self.current.moments.ends_at - now,
             rejected=rejected,
-            permitted=permitted,
+            skip_throttle=skip_throttle,
             because_rejected=(
-                not permitted and rejected == self.current.token.access_token and self.usable(now) is not None
+                not skip_throttle and rejected == self.current.token.access_token and self.usable(now) is not None
             ),
         )
 
@@ -119,9 +146,9 @@ class State:
             lifetime_assumed=renewed.lifetime_assumed,
         )
 
-    def take_adopted(self, shared: SharedToken, as_of: float) -> events.TokenAdopted:
-        """Serve the token of another worker; what is left of its life counts from `as_of`."""
-        begins_at = as_of - (shared.lifetime - shared.remaining)
+    def take_adopted(self, shared: SharedToken, asked_at: float) -> events.TokenAdopted:
+        """Serve the token of another worker; what is left of its life counts from `asked_at`."""
+        begins_at = asked_at - (shared.lifetime - shared.remaining)
         token = self._take(shared.access.decode(), shared.lifetime, begins_at, shared.version)
         return events.TokenAdopted(generation=token.generation, expires_at=token.expires_at, remaining=shared.remaining)
 
@@ -132,27 +159,29 @@ class State:
         if not self.closed:
             self.current = Current(token=token, moments=when, lifetime=lifetime, version=version)
             self.token, self.fresh_until = token, when.stale_from
-            self.pause, self.spaced_until, self.last_error = None, FOREVER_AGO, None
+            self.pause, self.throttled_until, self.last_error = None, FOREVER_AGO, None
         return token
 
     def note_failure(self, failed: Failed, now: float) -> events.RenewalFailed:
         """Keep the pause that a failed call left."""
         self.failures += 1
         self.note_pause(failed.cooling, now)
-        error = failed.cooling.failure.error()
+        error = error_from(failed.cooling.failure)
         return events.RenewalFailed(
             endpoint=failed.path,
             error_class=type(error).__name__,
             message=str(error),
             failures=failed.cooling.failures,
             still_serving=self.usable(now) is not None,
-            next_try_in=failed.cooling.wait,
+            next_try_in=failed.cooling.retry_after,
         )
 
-    def note_pause(self, cooling: Cooling, now: float) -> None:
+    def note_pause(self, cooling: Backoff, now: float) -> None:
         """Keep a pause of the account."""
         self.last_error = cooling.failure.message
-        self.pause = Pause(until=now + cooling.wait, failing_since=now - cooling.failing_for, failure=cooling.failure)
+        self.pause = Pause(
+            until=now + cooling.retry_after, failing_since=now - cooling.failing_for, failure=cooling.failure
+        )
 
     def close(self) -> None:
         """Serve nobody any more, and let go of the token."""
@@ -179,7 +208,7 @@ class State:
             generation=self.generation,
             expires_at=None if when is None else self.utc_of(when.ends_at),
             renews_at=None if due is None else self.utc_of(due),
-            cooling_until=None if pause is None else self.utc_of(pause.until),
+            backoff_until=None if pause is None else self.utc_of(pause.until),
             last_error=self.last_error,
             renewals=self.renewals,
             failures=self.failures,

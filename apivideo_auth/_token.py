@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 from attrs import Factory, field, frozen
 
 from apivideo_auth._clock import SYSTEM_CLOCK, Clock
-from apivideo_auth._secret import Secret, fingerprint, masked
+from apivideo_auth._secrets import Secret, fingerprint, masked
 
 if TYPE_CHECKING:
     from attrs import Attribute

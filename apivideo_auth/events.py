@@ -9,7 +9,7 @@ from attrs import frozen
 
 __all__ = [
     "Event",
-    "RefreshTokenRefused",
+    "RefreshTokenRejected",
     "RenewalFailed",
     "StoreDegraded",
     "StoreRecovered",
@@ -60,7 +60,7 @@ class RenewalFailed:
 
 
 @frozen(kw_only=True)
-class RefreshTokenRefused:
+class RefreshTokenRejected:
     """The endpoint refused a refresh token; the API key is used next."""
 
     message: str
@@ -104,14 +104,14 @@ class StoreRecovered:
 
 
 Event: TypeAlias = (
-    TokenRenewed | RenewalFailed | RefreshTokenRefused | TokenAdopted | TokenRejected | StoreDegraded | StoreRecovered
+    TokenRenewed | RenewalFailed | RefreshTokenRejected | TokenAdopted | TokenRejected | StoreDegraded | StoreRecovered
 )
-Receiver: TypeAlias = Callable[[Event], object]
+EventHandler: TypeAlias = Callable[[Event], object]
 
 _logger = logging.getLogger("apivideo_auth")
 
 
-def deliver(receiver: Receiver, event: Event) -> None:
+def deliver(receiver: EventHandler, event: Event) -> None:
     """Hand an event to a receiver; an exception in it is logged and goes no further."""
     try:
         receiver(event)

@@ -61,7 +61,7 @@ def instrument(  # noqa: C901  one branch for each event
                 duration.record(event.seconds, common | {"endpoint": event.endpoint})
             case events.RenewalFailed():
                 failures.add(1, common | {"endpoint": event.endpoint, "error.type": event.error_class})
-            case events.RefreshTokenRefused():
+            case events.RefreshTokenRejected():
                 refused.add(1, common)
             case events.TokenAdopted():
                 adopted.add(1, common)

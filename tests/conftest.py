@@ -11,7 +11,7 @@ import looptime
 import pytest
 from aioresponses import aioresponses
 
-from tests.doubles import LoopClock, Service
+from tests.support.doubles import LoopClock, Service
 
 API_KEY = "made-up-api-key"
 

@@ -8,13 +8,13 @@ from typing import Final
 from attrs import field, frozen
 
 from apivideo_auth import PRODUCTION, SANDBOX, TokenStore
+from apivideo_auth._manager import API_KEY_VARIABLE, BASE_URL_VARIABLE, STORE_VARIABLE
 from apivideo_auth._models import check_api_key
-from apivideo_auth._options import API_KEY_VARIABLE, BASE_URL_VARIABLE, STORE_VARIABLE
-from apivideo_auth._secret import Secret
+from apivideo_auth._secrets import Secret
 from apivideo_auth._urls import normal_base_url
 from apivideo_auth.stores import store_from_url
 
-_LONGEST_KEY: Final = 4096
+_MAX_KEY_LENGTH: Final = 4096
 
 
 @frozen
@@ -48,8 +48,8 @@ def _api_key(key_file: Path | None) -> str:
     else:
         # A key has no white space around it; a file's last line has.
         text = Secret(_read(key_file))
-        if len(text) > _LONGEST_KEY:
-            raise ValueError(f"the key file has more than {_LONGEST_KEY} characters")
+        if len(text) > _MAX_KEY_LENGTH:
+            raise ValueError(f"the key file has more than {_MAX_KEY_LENGTH} characters")
         key = Secret(text.strip())
     check_api_key(key)
     return key
@@ -58,9 +58,9 @@ def _api_key(key_file: Path | None) -> str:
 def _read(key_file: Path) -> str:
     try:
         if str(key_file) == "-":
-            return sys.stdin.read(_LONGEST_KEY + 1)
+            return sys.stdin.read(_MAX_KEY_LENGTH + 1)
         with key_file.open(encoding="utf-8") as file:
-            return file.read(_LONGEST_KEY + 1)
+            return file.read(_MAX_KEY_LENGTH + 1)
     except OSError as error:
         raise ValueError(f"the key file {str(key_file)!r} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import click
 
-from apivideo_auth._options import API_KEY_VARIABLE
+from apivideo_auth._manager import API_KEY_VARIABLE
 from apivideo_auth.emulator import Emulator, Fault
 from apivideo_auth.emulator._emulator import DEFAULT_API_KEY
 from apivideo_auth.emulator._limits import RateLimits

@@ -16,7 +16,7 @@ from apivideo_auth.stores._opening import open_slot
 FORMATS: Final = ("token", "header", "json", "env", "curl")
 POLICY: Final = RefreshPolicy(deadline=5)
 """Who waits at a prompt wants to hear of an outage soon."""
-LONGEST_WAIT: Final = 2.0
+MAX_WAIT: Final = 2.0
 
 
 async def get(account: Account, *, min_ttl: float | None, force: bool) -> tuple[Token, list[str]]:
@@ -45,7 +45,7 @@ async def _another(tokens: TokenManager, token: Token) -> Token:
         return await tokens.get_token(rejected=token)
     except TokenRejectedError as error:
         wait = error.retry_after or 0.0
-    if wait > LONGEST_WAIT:
+    if wait > MAX_WAIT:
         raise RateLimitedError(f"a token was replaced moments ago; try again in {wait:.0f} seconds", retry_after=wait)
     await asyncio.sleep(wait)
     return await tokens.get_token(rejected=token)

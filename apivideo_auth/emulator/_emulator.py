@@ -4,7 +4,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from apivideo_auth._clock import Clock
-from apivideo_auth._secret import masked
+from apivideo_auth._secrets import masked
 from apivideo_auth.emulator._calls import Call
 from apivideo_auth.emulator._checks import check_choice, check_flag, check_int, check_number, check_text, check_type
 from apivideo_auth.emulator._endpoints import AuthEndpoints

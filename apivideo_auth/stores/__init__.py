@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from apivideo_auth._secret import Secret
+from apivideo_auth._secrets import Secret
+from apivideo_auth.stores._base import TokenStore
 from apivideo_auth.stores._memory import MemoryStore
-from apivideo_auth.stores._protocol import TokenStore
 
 if TYPE_CHECKING:
     from apivideo_auth.stores._file import FileStore
-    from apivideo_auth.stores._redis import RedisStore
+    from apivideo_auth.stores.redis._store import RedisStore
 
 __all__ = ["FileStore", "RedisStore", "store_from_url"]
 
-_HOME_OF = {"FileStore": "_file", "RedisStore": "_redis"}
+_HOME_OF = {"FileStore": "_file", "RedisStore": "redis._store"}
 
 
 def __getattr__(name: str) -> object:
@@ -51,7 +51,7 @@ def store_from_url(url: str) -> TokenStore:
     if scheme == "file":
         return _file_store(url)
     if scheme in ("redis", "rediss"):
-        from apivideo_auth.stores._redis import RedisStore  # noqa: PLC0415  imported on use
+        from apivideo_auth.stores.redis._store import RedisStore  # noqa: PLC0415  imported on use
 
         return RedisStore(url)
     raise ValueError("a token store's URL is memory:, file:, file:///absolute/folder, redis://… or rediss://…")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final, cast
 
 from apivideo_auth._clock import Clock
-from apivideo_auth._secret import fingerprint
+from apivideo_auth._secrets import fingerprint
+from apivideo_auth.stores._file_record import RecordFile
 from apivideo_auth.stores._file_slot import FileAccount, FileSlot
-from apivideo_auth.stores._record_file import RecordFile
 from apivideo_auth.stores._worker import Worker
 
 _PACKAGES: Final = ("filelock", "platformdirs", "cryptography")
@@ -32,7 +32,7 @@ class FileStore:
     `apivideo-auth[file]` are missing.
     """
 
-    leaves_process = True
+    needs_encryption = True
 
     def __init__(self, directory: "str | os.PathLike[str] | None" = None) -> None:
         for package in _PACKAGES:

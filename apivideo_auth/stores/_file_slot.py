@@ -10,8 +10,8 @@ from attrs import define, field
 from apivideo_auth import _record
 from apivideo_auth._clock import SYSTEM_CLOCK, Clock
 from apivideo_auth._errors import TokenStoreError
-from apivideo_auth._record import Claim, ClaimAnswer, Commit, Done, EndAnswer, Fail, Granted, Record, SharedToken
-from apivideo_auth.stores._record_file import RecordFile, Stamp
+from apivideo_auth._record import Claim, ClaimAnswer, Commit, Done, EndAnswer, Granted, Record, Release, SharedToken
+from apivideo_auth.stores._file_record import RecordFile, Stamp
 from apivideo_auth.stores._worker import Worker
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 0.35
 """Seconds that an operation waits for its turn and the lock. What is left of an operation's 0.5 is for the disk."""
-POLL_FIRST: Final = 0.02
+INITIAL_POLL_INTERVAL: Final = 0.02
 POLL_GROWTH: Final = 1.5
-POLL_LONGEST: Final = 0.25
+MAX_POLL_INTERVAL: Final = 0.25
 """`changed` looks at the file at growing intervals: a renewal takes a moment, and a dead holder's lease long."""
 
 _Answer = TypeVar("_Answer")
@@ -83,9 +83,9 @@ class FileSlot:
                     slot.tell()
         return answer
 
-    async def fail(self, event: Fail) -> EndAnswer:
+    async def release(self, event: Release) -> EndAnswer:
         """End a claim without a token."""
-        answer = await self._answer(self._begin_change(lambda record, now: _record.fail(record, event, now)))
+        answer = await self._answer(self._begin_change(lambda record, now: _record.release(record, event, now)))
         for slot in self._neighbours():
             slot.wake()
         return answer
@@ -97,12 +97,12 @@ class FileSlot:
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(future)
-        pause = POLL_FIRST
+        pause = INITIAL_POLL_INTERVAL
         try:
             async with asyncio.timeout(wait):
                 while not (future.done() or await self._differs()):
                     await asyncio.wait({future}, timeout=pause)
-                    pause = min(pause * POLL_GROWTH, POLL_LONGEST)
+                    pause = min(pause * POLL_GROWTH, MAX_POLL_INTERVAL)
         except TimeoutError:
             pass
         finally:
@@ -157,8 +157,8 @@ class FileSlot:
         with suppress(TokenStoreError):
             answer, _ = job.result()
             if isinstance(answer, Granted):
-                unused = Fail(id=event.id, refresh=answer.refresh)
-                self._file.change(lambda record: _record.fail(record, unused, self._utc()), patience)
+                unused = Release(id=event.id, refresh=answer.refresh)
+                self._file.change(lambda record: _record.release(record, unused, self._utc()), patience)
 
     async def _differs(self) -> bool:
         """Say whether the file has changed since this slot's last look, and take this for the last look."""

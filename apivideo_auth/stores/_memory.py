@@ -7,7 +7,7 @@ from attrs import define, field
 
 from apivideo_auth import _record
 from apivideo_auth._clock import Clock
-from apivideo_auth._record import Claim, ClaimAnswer, Commit, EndAnswer, Fail, Record, SharedToken
+from apivideo_auth._record import Claim, ClaimAnswer, Commit, EndAnswer, Record, Release, SharedToken
 
 
 def _no_slots() -> "set[MemorySlot]":
@@ -30,7 +30,7 @@ class MemoryStore:
     It keeps what it holds when its last manager closes, and serves again when it is used again.
     """
 
-    leaves_process = False
+    needs_encryption = False
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
@@ -79,10 +79,10 @@ class MemorySlot:
                     slot.tell()
         return answer
 
-    async def fail(self, event: Fail) -> EndAnswer:
+    async def release(self, event: Release) -> EndAnswer:
         """End a claim without a token."""
         async with self._account.lock:
-            self._account.record, answer = _record.fail(self._account.record, event, self._now())
+            self._account.record, answer = _record.release(self._account.record, event, self._now())
         for slot in [*self._account.slots]:
             slot.wake()
         return answer

@@ -7,15 +7,15 @@ from apivideo_auth._record import (
     Changed,
     Claim,
     ClaimAnswer,
+    ClaimLost,
     Commit,
-    Dropped,
     EndAnswer,
-    Fail,
     Granted,
+    Release,
     SharedToken,
 )
 from apivideo_auth._seal import Sealer
-from apivideo_auth.stores._protocol import Slot
+from apivideo_auth.stores._base import Slot
 
 
 class SealedSlot:
@@ -58,10 +58,10 @@ class SealedSlot:
             await self._slot.commit(evolve(event, access=self._sealer.seal("access", event.access), refresh=refresh))
         )
 
-    async def fail(self, event: Fail) -> EndAnswer:
+    async def release(self, event: Release) -> EndAnswer:
         """End a claim without a token."""
         refresh = None if event.refresh is None else self._sealer.seal("refresh", event.refresh)
-        return self._ended(await self._slot.fail(evolve(event, refresh=refresh)))
+        return self._ended(await self._slot.release(evolve(event, refresh=refresh)))
 
     async def changed(self, wait: float) -> None:
         """Return when somebody has committed, or failed, or when `wait` seconds are over."""
@@ -80,17 +80,17 @@ class SealedSlot:
         try:
             return evolve(answer, refresh=self._sealer.open("refresh", sealed))
         except TokenStoreError:
-            await self._slot.fail(Fail(id=event.id))
+            await self._slot.release(Release(id=event.id))
             raise
 
     def _ended(self, answer: EndAnswer) -> EndAnswer:
         """Open the token that is there instead. To the holder of a lost claim, one that does not open is none."""
-        if isinstance(answer, Dropped) and answer.token is not None:
+        if isinstance(answer, ClaimLost) and answer.token is not None:
             try:
                 access = self._sealer.open("access", answer.token.access)
             except TokenStoreError:
-                return Dropped(token=None)
-            return Dropped(token=evolve(answer.token, access=access))
+                return ClaimLost(token=None)
+            return ClaimLost(token=evolve(answer.token, access=access))
         return answer
 
     def _opened(self, token: SharedToken) -> SharedToken:

@@ -9,8 +9,8 @@ import pytest
 
 from apivideo_auth.emulator import Emulator, Fault, _calls
 from apivideo_auth.emulator._calls import Call
-from tests.doubles import ManualClock
 from tests.emulator.client import Client, bearer_of, until
+from tests.support.doubles import ManualClock
 
 
 async def test_each_call_is_recorded(session: aiohttp.ClientSession) -> None:

@@ -8,7 +8,7 @@ import apivideo_auth.emulator
 from apivideo_auth.emulator import Emulator
 from apivideo_auth.emulator._emulator import DEFAULT_API_KEY
 from apivideo_auth.emulator._limits import RateLimits
-from tests.doubles import ManualClock
+from tests.support.doubles import ManualClock
 
 
 def test_the_public_names_are_two() -> None:

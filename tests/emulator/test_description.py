@@ -42,7 +42,7 @@ def check_schema(schema: dict[str, Any], value: object) -> None:
 
 
 def check_described(method: str, path: str, reply: Reply) -> None:
-    """Fail unless the description says that this may be answered to a request of this method and path."""
+    """Release unless the description says that this may be answered to a request of this method and path."""
     assert reply.status < 500
     operations = next((operations for pattern, operations in PATHS.items() if pattern.fullmatch(path)), None)
     if method == "OPTIONS":

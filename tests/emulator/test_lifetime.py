@@ -7,8 +7,8 @@ import pytest
 
 from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth.emulator import Emulator
-from tests.doubles import ManualClock
 from tests.emulator.client import Client, bearer_of
+from tests.support.doubles import ManualClock
 
 
 @pytest.mark.virtual_time
@@ -38,7 +38,7 @@ async def test_a_token_lives_up_to_its_lifetime_and_no_longer(session: aiohttp.C
 
 
 async def test_refresh_tokens_do_not_expire(session: aiohttp.ClientSession) -> None:
-    """A refresh token outlives its access token by as long as anybody likes."""
+    """A refresh token is_newer_than its access token by as long as anybody likes."""
     clock = ManualClock(0.0)
     async with Emulator(ttl=1, clock=clock) as server:
         client = Client(server, session)

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from apivideo_auth.emulator import Emulator
 from apivideo_auth.emulator._limits import RateLimiter, RateLimits
-from tests.doubles import ManualClock
 from tests.emulator.client import Client, Reply
 from tests.emulator.properties import repeatable
+from tests.support.doubles import ManualClock
 
 HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Retry-After")
 

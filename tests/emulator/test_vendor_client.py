@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from apivideo_auth.emulator import Emulator
-from tests.doubles import ManualClock
+from tests.support.doubles import ManualClock
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -9,10 +9,10 @@ from typing import Any, Final, NamedTuple
 from attrs import evolve, field, frozen
 
 from apivideo_auth import AccessToken, _record
-from apivideo_auth._errors import Failure
+from apivideo_auth._failure import Failure
 from apivideo_auth._policy import LEASE_MARGIN
-from apivideo_auth._record import Changed, Claim, Commit, Cooling, Done, Fail, Granted, Held, Record, SharedToken
-from apivideo_auth._renewal import Adopted, ClaimLost, Failed, RefreshRefused, Renewed, Wish
+from apivideo_auth._record import Backoff, Busy, Changed, Claim, Commit, Done, Granted, Record, Release, SharedToken
+from apivideo_auth._renewal import Adopted, ClaimLapsed, Failed, RefreshRejected, RenewalRequest, Renewed
 from tests.exhaustive.player import POLICY, Call, Cancelled, Played, Player, Reply
 from tests.exhaustive.world import GONE, NOBODY, OLD, Rec, Worker
 
@@ -50,7 +50,7 @@ class Rules:
 
     claim: Callable[[Record, Claim, float], tuple[Record, Any]] = _record.claim
     commit: Callable[[Record, Commit, float], tuple[Record, Any]] = _record.commit
-    fail: Callable[[Record, Fail, float], tuple[Record, Any]] = _record.fail
+    fail: Callable[[Record, Release, float], tuple[Record, Any]] = _record.release
 
 
 class Move(NamedTuple):
@@ -87,7 +87,7 @@ class Moves:
     def look(self, record: Rec, ended: int, worker: Worker) -> Worker:
         """Return the worker after somebody else's commit was told to it."""
         token, wish = _record.shared_token(_real(record, ended), NOW), _wish(worker, ended)
-        if token is not None and token.version != wish.seen and wish.welcomes(token):
+        if token is not None and token.version != wish.seen and wish.should_adopt(token):
             return Worker(token=record.version, seen=record.version)
         return worker
 
@@ -151,7 +151,7 @@ class Moves:
             event = evolve(event, id=MY_CLAIM, remaining=_remaining(worker.number, ended))
             after, answer = self.rules.commit(before, event, NOW)
         else:
-            assert isinstance(event, Fail)
+            assert isinstance(event, Release)
             after, answer = self.rules.fail(before, evolve(event, id=MY_CLAIM), NOW)
         if worker.overtaken and after != before:
             raise BrokenError(f"{how}; it no longer holds the claim, and changed the record")
@@ -171,9 +171,9 @@ def _idle(worker: Worker, played: Played) -> Worker:
         case Adopted(token=token):
             number = _number(token.access)
             return Worker(token=number, seen=number)
-        case Failed(cooling=Cooling(failure=Failure())) | Cooling(failure=Failure()):
+        case Failed(cooling=Backoff(failure=Failure())) | Backoff(failure=Failure()):
             return Worker(token=worker.token, seen=worker.seen)
-        case RefreshRefused() | ClaimLost() | Held() | Cancelled():
+        case RefreshRejected() | ClaimLapsed() | Busy() | Cancelled():
             return Worker(token=worker.token, seen=worker.seen)
         case other:
             raise BrokenError(f"ends with {type(other).__name__}")
@@ -205,8 +205,10 @@ def _abstract(record: Record) -> Rec:
     )
 
 
-def _wish(worker: Worker, ended: int) -> Wish:
-    return Wish(seen=_version(worker.seen), remaining=_remaining(worker.token, ended) if worker.token else None)
+def _wish(worker: Worker, ended: int) -> RenewalRequest:
+    return RenewalRequest(
+        seen=_version(worker.seen), remaining=_remaining(worker.token, ended) if worker.token else None
+    )
 
 
 def _remaining(number: int, ended: int) -> float:

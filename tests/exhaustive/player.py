@@ -12,9 +12,9 @@ from unittest.mock import patch
 from attrs import field, frozen
 
 from apivideo_auth import AccessToken, AuthenticatePayload, RefreshPolicy, RefreshTokenPayload
-from apivideo_auth._errors import Failure
-from apivideo_auth._record import Claim, ClaimAnswer, Commit, EndAnswer, Fail, SharedToken
-from apivideo_auth._renewal import Account, Outcome, Wish, renew
+from apivideo_auth._failure import Failure
+from apivideo_auth._record import Claim, ClaimAnswer, Commit, EndAnswer, Release, SharedToken
+from apivideo_auth._renewal import Account, Outcome, RenewalRequest, renew
 
 POLICY: Final = RefreshPolicy()
 
@@ -39,7 +39,7 @@ class Reply:
     seconds: float = 0.0
 
 
-Step: TypeAlias = Claim | Commit | Fail | Call | Outcome | Cancelled
+Step: TypeAlias = Claim | Commit | Release | Call | Outcome | Cancelled
 
 
 @frozen
@@ -98,7 +98,7 @@ class _Stage:
         answer: EndAnswer = self._reply(event)
         return answer
 
-    async def fail(self, event: Fail) -> EndAnswer:
+    async def release(self, event: Release) -> EndAnswer:
         self.claim_ids.add(event.id)
         answer: EndAnswer = self._reply(event)
         return answer
@@ -142,7 +142,7 @@ class Player:
     ) -> None:
         self._runner.__exit__(kind, error, traceback)
 
-    def play(self, wish: Wish, *replies: Reply) -> Played:
+    def play(self, wish: RenewalRequest, *replies: Reply) -> Played:
         """Return what follows these replies."""
         stage = _Stage([*replies])
         account = Account(
@@ -164,7 +164,7 @@ def _half() -> float:
     return 0.5
 
 
-async def _next_step(account: Account, wish: Wish) -> Step:
+async def _next_step(account: Account, wish: RenewalRequest) -> Step:
     try:
         # What is played is a cancellation from outside, although it is raised from within.
         with patch("apivideo_auth._renewal.is_cancelled", return_value=True):

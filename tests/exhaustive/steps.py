@@ -1,6 +1,6 @@
 """Every step that may come next, and the promises that hold after each.
 
-A worker renews whenever it likes, for whatever reason; what is left out are 401s, whose spacing changes only who may
+A worker renews whenever it likes, for whatever reason; what is left out are 401s, whose throttle changes only who may
 renew when, and which the table of cases holds.
 """
 

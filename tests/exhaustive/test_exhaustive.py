@@ -10,8 +10,8 @@ import pytest
 from attrs import evolve
 
 from apivideo_auth import _record, _renewal
-from apivideo_auth._record import Claim, Commit, Fail, Record
-from apivideo_auth._renewal import Wish
+from apivideo_auth._record import Claim, Commit, Record, Release
+from apivideo_auth._renewal import RenewalRequest
 from tests.exhaustive.moves import Rules
 from tests.exhaustive.search import explore
 
@@ -60,9 +60,9 @@ def commit_within_the_lease(record: Record, event: Commit, now: float) -> tuple[
     return _record.commit(record if record.claim_until > now else evolve(record, claim_id=None), event, now)
 
 
-def fail_of_anybody(record: Record, event: Fail, now: float) -> tuple[Record, Any]:
+def fail_of_anybody(record: Record, event: Release, now: float) -> tuple[Record, Any]:
     """Heed a fail although the record carries another claim."""
-    return _record.fail(evolve(record, claim_id=event.id), event, now)
+    return _record.release(evolve(record, claim_id=event.id), event, now)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,6 @@ def test_a_refresh_token_given_back_after_a_lost_answer_is_found(monkeypatch: py
 
 def test_a_refresh_token_of_old_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Using the record's refresh token although one knows a newer token is caught, after a loss."""
-    monkeypatch.setattr(Wish, "outlives", lambda wish, granted: False)
+    monkeypatch.setattr(RenewalRequest, "is_newer_than", lambda wish, granted: False)
     with pytest.raises(AssertionError, match="which the server has taken, is to be used"):
         explore(workers=1, losses=1)

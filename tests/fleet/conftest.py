@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.redis_server import RedisServer, own_server
+from tests.support.redis_server import RedisServer, own_server
 
 Scenarios = dict[str, Callable[[], Awaitable[Any]]]
 

@@ -24,10 +24,10 @@ from attrs import define, field, frozen
 
 from apivideo_auth import AuthError, MemoryStore, TokenManager, TokenStoreError
 from apivideo_auth._clock import Clock
-from apivideo_auth._record import EMPTY, Claim, ClaimAnswer, Commit, EndAnswer, Fail, SharedToken
-from apivideo_auth.stores._redis_feed import PAUSE_LONGEST
-from apivideo_auth.stores._redis_slot import POLL_FIRST, POLL_GROWTH, POLL_LONGEST
-from tests.doubles import LoopClock, Service
+from apivideo_auth._record import EMPTY, Claim, ClaimAnswer, Commit, EndAnswer, Release, SharedToken
+from apivideo_auth.stores.redis._slot import INITIAL_POLL_INTERVAL, MAX_POLL_INTERVAL, POLL_GROWTH
+from apivideo_auth.stores.redis._subscription import MAX_RECONNECT_DELAY
+from tests.support.doubles import LoopClock, Service
 
 FLEETS = (1, 10, 100, 1000)
 HOUR = 3600.0
@@ -54,7 +54,7 @@ class Store:
     commands: Counter[str] = field(factory=Counter)
     fault: str | None = None
     inner: MemoryStore = field(factory=MemoryStore)
-    leaves_process: bool = False
+    needs_encryption: bool = False
     _tells: list[Callable[[], None]] = field(factory=list)
 
     def open(self, account: str, *, clock: Clock, on_commit: Callable[[], None]) -> "Slot":
@@ -83,7 +83,7 @@ class Store:
         loop = asyncio.get_running_loop()
         for tell in self._tells:
             # A subscription is made again after a pause, and then its workers look at the record.
-            loop.call_later(PAUSE_LONGEST * random.uniform(0.0, 1.0), tell)
+            loop.call_later(MAX_RECONNECT_DELAY * random.uniform(0.0, 1.0), tell)
 
 
 @define(eq=False)
@@ -102,17 +102,17 @@ class Slot:
     async def commit(self, event: Commit) -> EndAnswer:
         return await self._command("commit", lambda: self.inner.commit(event))
 
-    async def fail(self, event: Fail) -> EndAnswer:
+    async def release(self, event: Release) -> EndAnswer:
         return await self._command("fail", lambda: self.inner.fail(event))
 
     async def changed(self, wait: float) -> None:
         """Wait to be told, and look meanwhile, as a `RedisSlot` does."""
-        pause, waiting = POLL_FIRST, asyncio.create_task(self.inner.changed(wait))
+        pause, waiting = INITIAL_POLL_INTERVAL, asyncio.create_task(self.inner.changed(wait))
         try:
             while not waiting.done():
                 await asyncio.wait({waiting}, timeout=pause * random.uniform(0.75, 1.25))
                 await self._command("look", self.inner.read)
-                pause = min(pause * POLL_GROWTH, POLL_LONGEST)
+                pause = min(pause * POLL_GROWTH, MAX_POLL_INTERVAL)
         finally:
             waiting.cancel()
 

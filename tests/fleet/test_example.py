@@ -9,7 +9,7 @@ from pathlib import Path
 
 from apivideo_auth.emulator import Emulator
 from tests.fleet.fleet import ROOT
-from tests.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 WORKERS = 3
 SUMMARY = re.compile(

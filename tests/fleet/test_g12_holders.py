@@ -12,7 +12,7 @@ from attrs import frozen
 from apivideo_auth.emulator import Emulator, Fault
 from tests.fleet.conftest import Outcomes
 from tests.fleet.fleet import UNHURRIED, Fleet, Worker, auth_calls, eventually
-from tests.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 TTL = 4
 MIN_TTL = 0.9 * TTL

@@ -10,7 +10,7 @@ import pytest
 from apivideo_auth.emulator import Emulator, Fault
 from tests.fleet.conftest import Outcomes
 from tests.fleet.fleet import UNHURRIED, Fleet, auth_calls, eventually
-from tests.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 TTL = 2
 ATTEMPT_TIMEOUT = 1.5

@@ -8,7 +8,7 @@ import pytest
 from apivideo_auth.emulator import Emulator
 from tests.fleet.conftest import Outcomes
 from tests.fleet.fleet import UNHURRIED, Fleet, auth_calls
-from tests.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 TTL = 3
 LIFETIMES = 10

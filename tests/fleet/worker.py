@@ -23,9 +23,11 @@ from apivideo_auth import AccessToken, AuthenticationApi, AuthError, RefreshPoli
 from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth._models import RefreshTokenPayload
 from apivideo_auth._record import Claim, ClaimAnswer, Granted
-from apivideo_auth.stores import _file_slot, _redis_client, _redis_feed, store_from_url
-from apivideo_auth.stores._record_file import RecordFile
-from apivideo_auth.stores._steady import SteadySlot
+from apivideo_auth.stores import _file_slot, store_from_url
+from apivideo_auth.stores._failover import FailoverSlot
+from apivideo_auth.stores._file_record import RecordFile
+from apivideo_auth.stores.redis import _client as _redis_client
+from apivideo_auth.stores.redis import _subscription as _redis_feed
 
 
 @frozen
@@ -90,7 +92,7 @@ class Store:
 
     _store: Any
     _trap: Trap
-    leaves_process: bool = True
+    needs_encryption: bool = True
 
     def open(self, account: str, **kwargs: Any) -> "Slot":
         return Slot(self._store.open(account, **kwargs), self._trap)
@@ -183,7 +185,7 @@ CREATE = RecordFile._create
 
 def be_patient(budget: float) -> None:
     """Give the operations of stores so many seconds."""
-    SteadySlot._ask.__kwdefaults__["budget"] = budget
+    FailoverSlot._ask.__kwdefaults__["budget"] = budget
     _redis_client.BUDGET = _redis_feed.BUDGET = _file_slot.PATIENCE = budget
 
 

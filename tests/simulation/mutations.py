@@ -44,16 +44,16 @@ class Mutation:
 MUTATIONS = {
     "await-the-renewal": Mutation(
         "G5",
-        "_keeper.py",
+        "_refresher.py",
         "while not (task.done() or self._state.closed): await self._news(None)",
         "while not (task.done() or self._state.closed):\n            await task",
     ),
     "renew-for-each-caller": Mutation(
-        "G1", "_keeper.py", "await self._end_of(task or self._start(", "await self._end_of(self._start("
+        "G1", "_refresher.py", "await self._end_of(task or self._start(", "await self._end_of(self._start("
     ),
     "heed-a-task-that-is-done": Mutation(
         "G7",
-        "_keeper.py",
+        "_refresher.py",
         "return self._task if self._task is not None and not self._task.done() else None",
         "return self._task",
     ),
@@ -95,13 +95,13 @@ MUTATIONS = {
     ),
     "never-arm-after-a-failure": Mutation(
         "G3",
-        "_keeper.py",
+        "_refresher.py",
         "self._task = None self._arm() self._wake()",
         "self._task = None\n        if self._state.pause is None:\n            self._arm()\n        self._wake()",
     ),
     "show-failures": Mutation(
         "G4",
-        "_keeper.py",
+        "_refresher.py",
         "if now >= current.moments.stale_from: self._renew_in_background(account, now)",
         "if state.paused(now) is not None:\n                raise state.pause.error(now)\n"
         "            if now >= current.moments.stale_from:\n                self._renew_in_background(account, now)",
@@ -113,7 +113,7 @@ MUTATIONS = {
         'return globals().setdefault("_only", self.failure.error(retry_after=max(0.0, self.until - now)))',
     ),
     "call-without-a-pause": Mutation(
-        "G7", "_renewal.py", "pause = pause_after(failure, failures=failures, draw=account.draw())", "pause = 0.0"
+        "G7", "_renewal.py", "pause = backoff_after(failure, failures=failures, draw=account.draw())", "pause = 0.0"
     ),
     "ignore-retry-after": Mutation("G7", "_policy.py", "return max(bound * draw, wished)", "return bound * draw"),
     "try-a-refused-key-by-timer": Mutation(
@@ -122,12 +122,15 @@ MUTATIONS = {
         'if self.pause.failure.kind == "credentials": return None',
         'if self.pause.failure.kind == "":\n                return None',
     ),
-    "forget-the-spacing-of-401s": Mutation("G7", "_record.py", "if spaced > 0:", "if spaced > 1e9:"),
+    "forget-the-throttle-of-401s": Mutation("G7", "_record.py", "if spaced > 0:", "if spaced > 1e9:"),
     "close-without-waking": Mutation(
-        "G11", "_keeper.py", "self._state.close() self._arm() self._wake()", "self._state.close()\n        self._arm()"
+        "G11",
+        "_refresher.py",
+        "self._state.close() self._arm() self._wake()",
+        "self._state.close()\n        self._arm()",
     ),
     "close-without-cancelling": Mutation(
-        "G11", "_keeper.py", "task.cancel() await asyncio.wait({task})", "await asyncio.wait({task})"
+        "G11", "_refresher.py", "task.cancel() await asyncio.wait({task})", "await asyncio.wait({task})"
     ),
     "serve-after-the-close": Mutation(
         "G11",
@@ -137,20 +140,20 @@ MUTATIONS = {
     ),
     "ask-again-for-the-permission": Mutation(
         "G6",
-        "_keeper.py",
-        "self._emit(events.RefreshTokenRefused(message=outcome.failure.message)) permitted = True",
-        "self._emit(events.RefreshTokenRefused(message=outcome.failure.message))",
+        "_refresher.py",
+        "self._emit(events.RefreshTokenRejected(message=outcome.failure.message)) skip_throttle = True",
+        "self._emit(events.RefreshTokenRejected(message=outcome.failure.message))",
     ),
     "fail-without-the-claim": Mutation(
         "G12",
         "_renewal.py",
-        "if isinstance(ended, Dropped): # Somebody else",
+        "if isinstance(ended, ClaimLost): # Somebody else",
         "if isinstance(ended, str):  # Somebody else",
     ),
     "round-the-longest-pause-away": Mutation(
         "G7",
         "_record.py",
-        "return min(ahead, longest) if 0 < ahead <= longest + ROUNDING else 0.0",
+        "return min(ahead, longest) if 0 < ahead <= longest + CLOCK_TOLERANCE else 0.0",
         "return ahead if 0 < ahead <= longest else 0.0",
     ),
     "date-the-outage-from-the-last-answer": Mutation(

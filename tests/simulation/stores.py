@@ -9,7 +9,7 @@ from attrs import define, frozen
 
 from apivideo_auth import MemoryStore, TokenStoreError
 from apivideo_auth._clock import Clock
-from apivideo_auth._record import EMPTY, Claim, ClaimAnswer, Commit, EndAnswer, Fail, SharedToken
+from apivideo_auth._record import EMPTY, Claim, ClaimAnswer, Commit, EndAnswer, Release, SharedToken
 from apivideo_auth.stores._memory import MemorySlot
 
 T = TypeVar("T")
@@ -67,7 +67,7 @@ class OrderedStore(MemoryStore):
 class FaultyStore:
     """A store that is down, slow, emptied, or put back to an earlier copy, as the seed wants it."""
 
-    leaves_process = False
+    needs_encryption = False
 
     def __init__(self, inner: OrderedStore, rng: random.Random, faults: StoreFaults) -> None:
         self.faults = faults
@@ -100,9 +100,9 @@ class FaultySlot:
         """Commit, or fail."""
         return await self._do(lambda: self.inner.commit(event))
 
-    async def fail(self, event: Fail) -> EndAnswer:
+    async def release(self, event: Release) -> EndAnswer:
         """End a claim, or fail."""
-        return await self._do(lambda: self.inner.fail(event))
+        return await self._do(lambda: self.inner.release(event))
 
     async def changed(self, wait: float) -> None:
         """Wait; early in a while."""

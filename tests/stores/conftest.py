@@ -7,10 +7,11 @@ from contextlib import ExitStack
 import pytest
 
 from apivideo_auth._clock import SYSTEM_CLOCK
-from apivideo_auth.stores import _redis_feed, _redis_slot
-from apivideo_auth.stores._redis import RedisStore
-from apivideo_auth.stores._redis_slot import RedisSlot
-from tests.redis_server import ForeignRedis, RedisServer, any_server, own_server
+from apivideo_auth.stores.redis import _slot as _redis_slot
+from apivideo_auth.stores.redis import _subscription as _redis_feed
+from apivideo_auth.stores.redis._slot import RedisSlot
+from apivideo_auth.stores.redis._store import RedisStore
+from tests.support.redis_server import ForeignRedis, RedisServer, any_server, own_server
 
 
 @pytest.fixture(scope="session")
@@ -61,12 +62,12 @@ async def slots() -> AsyncIterator[Callable[..., RedisSlot]]:
 @pytest.fixture
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let only the subscription wake anybody."""
-    monkeypatch.setattr(_redis_slot, "POLL_FIRST", 1000.0)
+    monkeypatch.setattr(_redis_slot, "INITIAL_POLL_INTERVAL", 1000.0)
 
 
 @pytest.fixture
 def fast_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let polling be quick, and a subscription that was cut stay away."""
-    monkeypatch.setattr(_redis_slot, "POLL_FIRST", 0.02)
-    monkeypatch.setattr(_redis_feed, "PAUSE_FIRST", 1000.0)
-    monkeypatch.setattr(_redis_feed, "PAUSE_LONGEST", 1000.0)
+    monkeypatch.setattr(_redis_slot, "INITIAL_POLL_INTERVAL", 0.02)
+    monkeypatch.setattr(_redis_feed, "INITIAL_RECONNECT_DELAY", 1000.0)
+    monkeypatch.setattr(_redis_feed, "MAX_RECONNECT_DELAY", 1000.0)

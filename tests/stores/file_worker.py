@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from apivideo_auth._errors import TokenStoreError
-from apivideo_auth._record import Claim, Commit, Fail
+from apivideo_auth._record import Claim, Commit, Release
 from apivideo_auth.stores._file import FileStore
-from tests.doubles import ManualClock
+from tests.support.doubles import ManualClock
 
 
 def tell(**answer: Any) -> None:
@@ -68,7 +68,7 @@ async def main() -> None:
                         )
                     )
                 case "fail":
-                    answer = await slot.fail(Fail(**order))
+                    answer = await slot.release(Release(**order))
                 case _:
                     answer = await slot.read()
         except TokenStoreError as error:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from apivideo_auth._record import EMPTY, Claim, Commit, Record
-from apivideo_auth._secret import SecretBytes
-from apivideo_auth.stores._codec import record_from_json
+from apivideo_auth._secrets import SecretBytes
 from apivideo_auth.stores._file import FileStore
 from apivideo_auth.stores._file_slot import FileSlot
-from tests.doubles import START_OF_2026, ManualClock
+from apivideo_auth.stores._json import record_from_json
+from tests.support.doubles import START_OF_2026, ManualClock
 
 REPOSITORY = Path(__file__).parents[2]
 ACCOUNT = "0123456789abcdef"

@@ -8,18 +8,18 @@ from typing import Any
 from attrs import fields_dict
 
 from apivideo_auth import _record
-from apivideo_auth._errors import Failure
+from apivideo_auth._failure import Failure
 from apivideo_auth._record import (
     Claim,
     Commit,
     Event,
-    Fail,
     Record,
+    Release,
 )
-from apivideo_auth.stores import _redis_script
-from apivideo_auth.stores._codec import failure_from_json, failure_to_json
-from apivideo_auth.stores._redis_slot import RedisSlot
-from tests.redis_server import RedisServer
+from apivideo_auth.stores._json import failure_from_json, failure_to_json
+from apivideo_auth.stores.redis import _script as _redis_script
+from apivideo_auth.stores.redis._slot import RedisSlot
+from tests.support.redis_server import RedisServer
 
 PREFIX = "apivideo-auth:"
 TEXTS = {"version", "claim_id"}
@@ -101,8 +101,8 @@ async def apply(slot: RedisSlot, event: Event | None) -> object:
             return await slot.claim(event)
         case Commit():
             return await slot.commit(event)
-        case Fail():
-            return await slot.fail(event)
+        case Release():
+            return await slot.release(event)
         case None:
             return await slot.read()
 
@@ -113,8 +113,8 @@ def apply_pure(record: Record, event: Event | None, now: float) -> tuple[Record,
             return _record.claim(record, event, now)
         case Commit():
             return _record.commit(record, event, now)
-        case Fail():
-            return _record.fail(record, event, now)
+        case Release():
+            return _record.release(record, event, now)
         case None:
             return record, _record.shared_token(record, now)
 

@@ -13,15 +13,16 @@ import platformdirs
 import psutil
 import pytest
 
-from apivideo_auth._errors import Failure, TokenStoreError
-from apivideo_auth._record import Changed, Cooling, Done, Dropped, Fail, Granted, Held
-from apivideo_auth._secret import fingerprint
+from apivideo_auth._errors import TokenStoreError
+from apivideo_auth._failure import Failure
+from apivideo_auth._record import Backoff, Busy, Changed, ClaimLost, Done, Granted, Release
+from apivideo_auth._secrets import fingerprint
 from apivideo_auth.stores import _file_slot
+from apivideo_auth.stores._base import TokenStore
 from apivideo_auth.stores._file import FileStore
 from apivideo_auth.stores._file_slot import FileSlot
-from apivideo_auth.stores._protocol import TokenStore
-from tests.doubles import START_OF_2026, ManualClock
 from tests.stores.file_workers import ACCOUNT, LEASE, Workers, claim, commit, nobody, threads
+from tests.support.doubles import START_OF_2026, ManualClock
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ async def test_a_renewal_is_shared_by_all_who_open_the_folder(workers):
     one, other = workers.slot(), workers.slot(FileStore(workers.folder))
     assert await one.read() is None
     assert isinstance(await one.claim(claim("first")), Granted)
-    assert await other.claim(claim("second")) == Held(wait=LEASE)
+    assert await other.claim(claim("second")) == Busy(retry_after=LEASE)
     assert await one.commit(commit("first")) == Done()
     read = await other.read()
     assert read is not None
@@ -50,9 +51,9 @@ async def test_a_renewal_is_shared_by_all_who_open_the_folder(workers):
     assert isinstance(granted, Granted)
     assert granted.refresh == b"refresh of first"
     failure = Failure(kind="connection", message="down", sent=False)
-    assert await other.fail(Fail(id="second", pause=2.0, failure=failure, refresh=granted.refresh)) == Done()
+    assert await other.release(Release(id="second", backoff=2.0, failure=failure, refresh=granted.refresh)) == Done()
     cooling = await one.claim(claim("third", seen="first"))
-    assert cooling == Cooling(wait=2.0, failure=failure, failures=1, failing_for=0.0)
+    assert cooling == Backoff(retry_after=2.0, failure=failure, failures=1, failing_for=0.0)
 
 
 async def test_accounts_are_kept_apart(workers):
@@ -84,7 +85,7 @@ async def test_an_answer_that_changes_nothing_writes_nothing(workers):
     before = workers.file.stat()
     await slot.claim(claim("second"))
     await slot.read()
-    await slot.fail(Fail(id="second"))
+    await slot.release(Release(id="second"))
     assert workers.file.stat() == before
 
 
@@ -96,7 +97,7 @@ async def test_forgetting_deletes_the_record_and_leaves_no_token_behind(workers)
     await slot.forget()
     assert [path.name for path in workers.folder.iterdir()] == [f"{ACCOUNT}.lock"]
     assert (workers.folder / f"{ACCOUNT}.lock").read_bytes() == b""
-    assert await slot.commit(commit("first")) == Dropped(token=None)
+    assert await slot.commit(commit("first")) == ClaimLost(token=None)
     await slot.forget()
 
 
@@ -153,7 +154,7 @@ def test_it_is_a_token_store_that_others_can_read(tmp_path):
     """It has the shape of a store, asks for sealed parts, and shows where it is."""
     store = FileStore(tmp_path)
     assert isinstance(store, TokenStore)
-    assert store.leaves_process
+    assert store.needs_encryption
     assert repr(store) == f"<FileStore {str(tmp_path)!r}>"
 
 
@@ -183,19 +184,19 @@ async def test_a_failure_wakes_the_others_and_a_dropped_commit_tells_nobody(work
     told: list[str] = []
     holder, other = workers.slot(), workers.slot(on_commit=lambda: told.append("other"))
     await holder.claim(claim("first"))
-    assert await other.claim(claim("second")) == Held(wait=LEASE)
+    assert await other.claim(claim("second")) == Busy(retry_after=LEASE)
     waiting = asyncio.create_task(other.changed(LEASE))
-    await holder.fail(Fail(id="first"))
+    await holder.release(Release(id="first"))
     await asyncio.wait_for(waiting, 5.0)
-    assert await holder.commit(commit("first")) == Dropped(token=None)
+    assert await holder.commit(commit("first")) == ClaimLost(token=None)
     assert not told
 
 
 async def test_a_change_between_the_answer_and_the_waiting_is_not_missed(workers):
-    """A commit that comes after "held" and before `changed` ends it at once."""
+    """A commit that comes after "busy" and before `changed` ends it at once."""
     slot, holder = workers.slot(), workers.slot(FileStore(workers.folder))
     await holder.claim(claim("first"))
-    assert await slot.claim(claim("second")) == Held(wait=LEASE)
+    assert await slot.claim(claim("second")) == Busy(retry_after=LEASE)
     await holder.commit(commit("first"))
     await asyncio.wait_for(slot.changed(LEASE), 5.0)
 
@@ -257,7 +258,7 @@ async def test_a_cancelled_claim_that_was_granted_is_given_back(workers):
     assert granted.refresh == b"refresh of first"
 
 
-@pytest.mark.parametrize("content", [None, b"damaged"], ids=["held", "failed"])
+@pytest.mark.parametrize("content", [None, b"damaged"], ids=["busy", "failed"])
 async def test_a_cancelled_claim_that_was_not_granted_gives_nothing_back(workers, content):
     """Who is cancelled while it is told to wait, or that the store is broken, changes nothing for the others."""
     slot, holder = workers.slot(), workers.slot(FileStore(workers.folder))
@@ -483,7 +484,7 @@ def test_a_forked_process_goes_on_with_a_thread_of_its_own(tmp_path):
 
     async def use(name: str) -> FileSlot:
         slot = store.open(ACCOUNT, clock=clock, on_commit=nobody)
-        assert isinstance(await slot.claim(claim(name)), Granted | Held)
+        assert isinstance(await slot.claim(claim(name)), Granted | Busy)
         return slot
 
     left_open = asyncio.run(use("parent"))
@@ -512,7 +513,7 @@ async def test_two_hundred_waiters_each_get_their_turn(workers):
     slots = [workers.slot(store) for store in stores for _ in range(20)]
     answers = await asyncio.gather(*(slot.claim(claim(f"{number}")) for number, slot in enumerate(slots)))
     assert sum(isinstance(answer, Granted) for answer in answers) == 1
-    assert sum(isinstance(answer, Held) for answer in answers) == 199
+    assert sum(isinstance(answer, Busy) for answer in answers) == 199
 
 
 async def test_the_programs_own_pool_of_threads_is_not_used(workers):

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-from apivideo_auth._record import EMPTY, Claim, Commit, Fail
-from apivideo_auth.stores._codec import record_from_json, record_to_json
+from apivideo_auth._record import EMPTY, Claim, Commit, Release
 from apivideo_auth.stores._file import FileStore
-from tests.record_cases import CASES, Case, differences
+from apivideo_auth.stores._json import record_from_json, record_to_json
 from tests.stores.file_workers import nobody
+from tests.support.record_cases import CASES, Case, differences
 
 
 @frozen
@@ -42,8 +42,8 @@ async def test_a_file_answers_as_the_table_says(tmp_path: Path, case: Case):
             answer: object = await slot.claim(case.event)
         case Commit():
             answer = await slot.commit(case.event)
-        case Fail():
-            answer = await slot.fail(case.event)
+        case Release():
+            answer = await slot.release(case.event)
         case None:
             answer = await slot.read()
     await slot.close()

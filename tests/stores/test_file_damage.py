@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from apivideo_auth._errors import TokenStoreError
-from apivideo_auth._record import Done, Dropped, Granted
-from apivideo_auth.stores import _record_file
-from apivideo_auth.stores._codec import record_to_json
+from apivideo_auth._record import ClaimLost, Done, Granted
+from apivideo_auth.stores import _file_record
 from apivideo_auth.stores._file import FileStore
+from apivideo_auth.stores._json import record_to_json
 from tests.stores.file_workers import LEASE, RECORD, Workers, claim, commit
 
 
@@ -63,7 +63,7 @@ async def test_a_folder_that_others_can_enter_is_refused_and_left_as_it_is(worke
 
 async def test_where_there_are_no_modes_none_is_checked(workers, monkeypatch):
     """On a system without them the mode bits mean nothing, and the folder's place protects it."""
-    monkeypatch.setattr(_record_file, "_POSIX", False)
+    monkeypatch.setattr(_file_record, "_POSIX", False)
     workers.folder.mkdir(mode=0o755)
     slot = workers.slot()
     await slot.claim(claim("first"))
@@ -195,7 +195,7 @@ async def test_a_holder_whose_record_was_damaged_is_told_and_then_dropped(worker
     workers.put(b"damaged")
     with pytest.raises(TokenStoreError):
         await slot.commit(commit("first"))
-    assert await slot.commit(commit("first")) == Dropped(token=None)
+    assert await slot.commit(commit("first")) == ClaimLost(token=None)
     assert workers.file.read_bytes() == b"damaged"
 
 

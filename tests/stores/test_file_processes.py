@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from apivideo_auth._errors import TokenStoreError
-from apivideo_auth._record import Changed, Done, Granted, Held
+from apivideo_auth._record import Busy, Changed, Done, Granted
 from tests.stores.file_workers import LEASE, Workers, claim, commit
 
 
@@ -32,7 +32,7 @@ async def test_of_many_processes_that_claim_at_once_one_is_granted(workers):
             process.order("claim", id=f"{number}-{index}", seen=seen)
         answers = [await process.answer() for process in processes]
         words = [answer["answer"] for answer in answers]
-        assert sorted(words) == ["Granted"] + ["Held"] * 7
+        assert sorted(words) == ["Granted"] + ["Busy"] * 7
         holder = words.index("Granted")
         if answers[holder]["refresh"] is not None:
             given.append(answers[holder]["refresh"])
@@ -53,7 +53,7 @@ async def test_a_killed_holder_is_replaced_when_its_lease_is_over(workers):
     assert (await holder.does("claim", id="holder", seen="first"))["refresh"] == "refresh of first"
     await holder.killed()
     workers.clock.now += LEASE - 0.25
-    assert await slot.claim(claim("second", seen="first")) == Held(wait=0.25)
+    assert await slot.claim(claim("second", seen="first")) == Busy(retry_after=0.25)
     workers.clock.now += 0.25
     granted = await slot.claim(claim("second", seen="first"))
     assert isinstance(granted, Granted)
@@ -73,8 +73,8 @@ async def test_a_holder_that_was_stopped_past_its_lease_overwrites_nothing(worke
     before = workers.file.read_bytes()
     holder.order("commit", id="holder", now=workers.clock.now)
     holder.signal(signal.SIGCONT)
-    assert await holder.answer() == {"answer": "Dropped", "version": "second", "refresh": None}
-    assert (await holder.does("fail", id="holder"))["answer"] == "Dropped"
+    assert await holder.answer() == {"answer": "ClaimLost", "version": "second", "refresh": None}
+    assert (await holder.does("fail", id="holder"))["answer"] == "ClaimLost"
     assert workers.file.read_bytes() == before
 
 
@@ -126,7 +126,7 @@ async def test_a_commit_of_another_process_ends_the_waiting(workers):
     """Who waits for another process's renewal sees its end long before the lease is over."""
     slot, holder = workers.slot(), await workers.process()
     await holder.does("claim", id="holder")
-    assert await slot.claim(claim("second")) == Held(wait=LEASE)
+    assert await slot.claim(claim("second")) == Busy(retry_after=LEASE)
     waiting = asyncio.create_task(slot.changed(LEASE))
     assert (await holder.does("commit", id="holder"))["answer"] == "Done"
     await asyncio.wait_for(waiting, 5.0)

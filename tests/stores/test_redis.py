@@ -6,21 +6,21 @@ import pytest
 from attrs import fields
 
 from apivideo_auth import _record
-from apivideo_auth._errors import Failure
+from apivideo_auth._failure import Failure
 from apivideo_auth._record import (
     Claim,
+    ClaimLost,
     Commit,
     Done,
-    Dropped,
     Event,
-    Fail,
     Granted,
     Record,
+    Release,
 )
-from apivideo_auth.stores import _redis_script
-from apivideo_auth.stores._redis import RedisStore
-from tests.record_cases import CASES, differences
+from apivideo_auth.stores.redis import _script as _redis_script
+from apivideo_auth.stores.redis._store import RedisStore
 from tests.stores.redis_workers import FAILURE, PREFIX, apply, apply_pure, at, claimed, committed, get, put
+from tests.support.record_cases import CASES, differences
 
 
 def some_event(draw: random.Random, ids: list[str], record: Record) -> Event | None:
@@ -45,7 +45,7 @@ def some_event(draw: random.Random, ids: list[str], record: Record) -> Event | N
         case 6:
             failure = draw.choice([None, FAILURE, Failure(kind="connection", message="=\u20ac\0", sent=False)])
             refresh = draw.choice([None, draw.randbytes(40)])
-            return Fail(id=draw.choice(known), pause=draw.uniform(0, 60), failure=failure, refresh=refresh)
+            return Release(id=draw.choice(known), backoff=draw.uniform(0, 60), failure=failure, refresh=refresh)
         case _:
             return None
 
@@ -104,7 +104,7 @@ async def test_a_commit_that_is_made_again_is_recognised(store, slots, account):
     await slot.claim(claimed("c"))
     assert await slot.commit(committed("c")) == Done()
     again = await slot.commit(committed("c"))
-    assert isinstance(again, Dropped)
+    assert isinstance(again, ClaimLost)
     assert again.token.version == "c"
 
 

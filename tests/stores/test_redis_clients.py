@@ -17,14 +17,13 @@ from redis.asyncio import Redis
 from apivideo_auth import TokenStoreError
 from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth._record import (
+    Busy,
     Changed,
     Done,
     Granted,
-    Held,
 )
-from apivideo_auth.stores._protocol import TokenStore
-from apivideo_auth.stores._redis import RedisStore
-from tests.redis_server import RedisServer, own_server
+from apivideo_auth.stores._base import TokenStore
+from apivideo_auth.stores.redis._store import RedisStore
 from tests.stores.redis_workers import (
     SECONDS,
     Answering,
@@ -35,6 +34,7 @@ from tests.stores.redis_workers import (
     subscribed,
     waiting,
 )
+from tests.support.redis_server import RedisServer, own_server
 
 
 async def test_a_client_handed_in_stays_open(own_redis, slots):
@@ -54,7 +54,7 @@ async def test_a_client_with_the_newer_protocol_serves_as_well(own_redis, slots,
     async with Redis.from_url(own_redis.url, protocol=3) as client:
         holder, waiter = slots(RedisStore(client)), slots(RedisStore(client))
         await holder.claim(claimed("c"))
-        assert isinstance(await waiter.claim(claimed("d")), Held)
+        assert isinstance(await waiter.claim(claimed("d")), Busy)
         await subscribed(own_redis, "account", 2)
         task = await waiting(waiter)
         await holder.commit(committed("c"))
@@ -145,7 +145,7 @@ def test_a_store_is_a_token_store_that_leaves_the_process():
     """What it keeps is sealed before it gets there."""
     store = RedisStore("redis://127.0.0.1")
     assert isinstance(store, TokenStore)
-    assert store.leaves_process
+    assert store.needs_encryption
 
 
 async def test_a_password_opens_and_is_not_shown(slots):
@@ -172,7 +172,7 @@ async def test_a_user_with_few_rights_is_enough(channels, own_redis, slots, fast
     url = f"redis://worker:made-up@127.0.0.1:{own_redis.port}/0"
     holder, waiter = slots(RedisStore(url)), slots(RedisStore(url))
     assert isinstance(await holder.claim(claimed("c")), Granted)
-    assert isinstance(await waiter.claim(claimed("d")), Held)
+    assert isinstance(await waiter.claim(claimed("d")), Busy)
     if channels:
         await subscribed(own_redis, "account", 2)
     task = await waiting(waiter)
@@ -262,7 +262,7 @@ def test_a_store_serves_loops_at_the_same_time(own_redis):
 
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda number: asyncio.run(worker(number)), range(4)))
-    assert sorted(answers, key=repr) == [Granted, Held, Held, Held]
+    assert sorted(answers, key=repr) == [Granted, Busy, Busy, Busy]
     assert own_redis.clients() == []
 
 

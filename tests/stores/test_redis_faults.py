@@ -8,19 +8,19 @@ import redis
 
 from apivideo_auth import TokenStoreError
 from apivideo_auth._record import (
+    Busy,
     Changed,
+    ClaimLost,
     Done,
-    Dropped,
-    Fail,
     Granted,
-    Held,
     Record,
+    Release,
     SharedToken,
 )
-from apivideo_auth.stores import _redis_client
-from apivideo_auth.stores._redis import RedisStore
-from tests.redis_server import RedisServer
+from apivideo_auth.stores.redis import _client as _redis_client
+from apivideo_auth.stores.redis._store import RedisStore
 from tests.stores.redis_workers import FAILURE, PREFIX, Answering, claimed, committed, eventually, get, put, shown
+from tests.support.redis_server import RedisServer
 
 
 async def test_a_killed_server_is_a_store_error(own_redis, slots):
@@ -38,7 +38,7 @@ async def test_a_killed_server_is_a_store_error(own_redis, slots):
         with pytest.raises(TokenStoreError, match=r"^the token store at redis://127\.0\.0\.1:\d+/0 failed: "):
             await operation
     own_redis.start()
-    assert await slot.commit(committed("c")) == Dropped(token=None)
+    assert await slot.commit(committed("c")) == ClaimLost(token=None)
     assert isinstance(await slot.claim(claimed("d")), Granted)
 
 
@@ -75,13 +75,13 @@ async def test_a_cancelled_operation_leaves_no_stray_answer(turns, store, slots,
     slot = slots(store, account)
     await slot.read()
     for number in range(5):
-        task = asyncio.create_task(slot.read() if number % 2 else slot.fail(Fail(id="none")))
+        task = asyncio.create_task(slot.read() if number % 2 else slot.release(Release(id="none")))
         for _ in range(turns):
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait({task})
         assert await slot.read() is None
-        assert await slot.fail(Fail(id="none")) == Dropped(token=None)
+        assert await slot.release(Release(id="none")) == ClaimLost(token=None)
 
 
 @pytest.mark.parametrize("turns", range(12))
@@ -154,7 +154,7 @@ async def test_a_flushed_server_knows_nothing(own_redis, slots):
     slot = slots(RedisStore(own_redis.url))
     await slot.claim(claimed("c"))
     own_redis.flush()
-    assert await slot.commit(committed("c")) == Dropped(token=None)
+    assert await slot.commit(committed("c")) == ClaimLost(token=None)
     assert isinstance(await slot.claim(claimed("d")), Granted)
 
 
@@ -163,7 +163,7 @@ async def test_a_server_that_forgot_the_script_gets_it_again(own_redis, slots):
     slot = slots(RedisStore(own_redis.url))
     for number in range(3):
         own_redis.run("SCRIPT", "FLUSH")
-        assert isinstance(await slot.claim(claimed(f"{number}")), Granted if number == 0 else Held)
+        assert isinstance(await slot.claim(claimed(f"{number}")), Granted if number == 0 else Busy)
 
 
 @pytest.fixture
@@ -210,13 +210,13 @@ async def test_a_broken_record_is_reported_and_then_replaced(how, store, slots, 
         await slot.read()
     assert "made-up-access" not in shown(caught.value)
     assert await slot.read() is None
-    assert await slot.commit(committed("c")) == Dropped(token=None)
+    assert await slot.commit(committed("c")) == ClaimLost(token=None)
     with pytest.raises(TokenStoreError, match="cannot be read"):
         await other.claim(claimed("d"))
     assert await slot.claim(claimed("c")) == Granted(
         refresh=None, version=None, remaining=pytest.approx(-9e9, rel=1), failures=0, failing_for=0.0
     )
-    assert isinstance(await other.claim(claimed("d")), Held)
+    assert isinstance(await other.claim(claimed("d")), Busy)
     assert await slot.commit(committed("c")) == Done()
     # Reported again when it is broken again.
     make_broken(account, how)
@@ -237,7 +237,7 @@ async def test_a_stored_failure_that_is_none_is_a_store_error(redis_server, stor
     """A pause without a readable cause is reported; it is over within a minute as any other."""
     slot = slots(store, account)
     await slot.claim(claimed("c"))
-    await slot.fail(Fail(id="c", pause=30.0, failure=FAILURE))
+    await slot.release(Release(id="c", backoff=30.0, failure=FAILURE))
     redis_server.run("HSET", PREFIX + account, "failure", b"made-up-access \xff")
     with pytest.raises(TokenStoreError, match="failure cannot be read") as caught:
         await slot.claim(claimed("d"))
@@ -262,8 +262,8 @@ async def test_a_stored_failure_that_is_none_is_a_store_error(redis_server, stor
         [b"granted", b"stamp", b"", b"", b"1", b"-1", b"0"],
         [b"changed", b"stamp", b"v", b"made-up-access", b"1"],
         [b"changed", b"stamp", b"\xff", b"made-up-access", b"1", b"1"],
-        [b"held", b"stamp", b"inf"],
-        [b"cooling", b"stamp", b"1", b"made-up-access", b"1", b"1"],
+        [b"busy", b"stamp", b"inf"],
+        [b"backoff", b"stamp", b"1", b"made-up-access", b"1", b"1"],
         [b"made-up-access", b"stamp"],
     ],
 )

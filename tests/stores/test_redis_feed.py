@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from apivideo_auth.stores import _redis_client, _redis_feed
-from apivideo_auth.stores._redis_feed import Feed
+from apivideo_auth.stores.redis import _client as _redis_client
+from apivideo_auth.stores.redis import _subscription as _redis_feed
+from apivideo_auth.stores.redis._subscription import Subscription
 from tests.stores.redis_workers import eventually
 
 CHANNEL = b"channel"
@@ -27,9 +28,9 @@ class Script:
         self.questions = 0
         self.deaf = False
 
-    def feed(self) -> Feed:
+    def feed(self) -> Subscription:
         """Return a feed of this client that writes down what it tells."""
-        feed = Feed(
+        feed = Subscription(
             self,  # type: ignore[arg-type]
             lambda channel, message: self.told.append((channel, message)),
             lambda channel, again: self.told.append((channel, again)),
@@ -72,7 +73,7 @@ class Script:
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a subscription again at once."""
-    monkeypatch.setattr(_redis_feed, "PAUSE_FIRST", 0.001)
+    monkeypatch.setattr(_redis_feed, "INITIAL_RECONNECT_DELAY", 0.001)
 
 
 async def test_only_messages_of_wanted_channels_are_told(no_pauses):
@@ -126,7 +127,7 @@ async def test_pauses_grow_and_fall_back(monkeypatch):
         pauses.append(seconds)
         await sleep(0)
 
-    async def listening(_feed: Feed) -> None:
+    async def listening(_feed: Subscription) -> None:
         nonlocal now
         now += 60.0 if len(pauses) == 8 else 0.0
         raise OSError
@@ -134,7 +135,7 @@ async def test_pauses_grow_and_fall_back(monkeypatch):
     monkeypatch.setattr(loop, "time", lambda: now)
     monkeypatch.setattr(_redis_feed.random, "uniform", lambda _low, high: high)
     monkeypatch.setattr(_redis_feed.asyncio, "sleep", sleeping)
-    monkeypatch.setattr(Feed, "_listen", listening)
+    monkeypatch.setattr(Subscription, "_listen", listening)
     feed = Script().feed()
     while len(pauses) < 10:
         await sleep(0)

@@ -6,15 +6,14 @@ import pytest
 import redis
 
 from apivideo_auth._record import (
+    Busy,
     Done,
-    Fail,
     Granted,
-    Held,
     Record,
+    Release,
 )
-from apivideo_auth.stores import _redis_feed
-from apivideo_auth.stores._redis import RedisStore
-from tests.redis_server import RedisServer
+from apivideo_auth.stores.redis import _subscription as _redis_feed
+from apivideo_auth.stores.redis._store import RedisStore
 from tests.stores.redis_workers import (
     FAILURE,
     PREFIX,
@@ -27,6 +26,7 @@ from tests.stores.redis_workers import (
     subscribed,
     waiting,
 )
+from tests.support.redis_server import RedisServer
 
 
 async def test_of_many_claims_one_is_granted(redis_server, slots, account):
@@ -36,10 +36,10 @@ async def test_of_many_claims_one_is_granted(redis_server, slots, account):
         await slot.read()  # It is connected now.
     answers = await asyncio.gather(*(slot.claim(claimed(f"c{number}")) for number, slot in enumerate(workers)))
     assert sum(isinstance(answer, Granted) for answer in answers) == 1
-    assert sum(isinstance(answer, Held) for answer in answers) == 29
+    assert sum(isinstance(answer, Busy) for answer in answers) == 29
 
 
-@pytest.mark.parametrize("end", [committed("c"), Fail(id="c", pause=1.0, failure=FAILURE), Fail(id="c")])
+@pytest.mark.parametrize("end", [committed("c"), Release(id="c", backoff=1.0, failure=FAILURE), Release(id="c")])
 async def test_the_end_of_a_claim_wakes_those_who_wait(end, redis_server, slots, account, no_polling):
     """A commit and a fail end `changed` everywhere at once, by the subscription."""
     holder = slots(RedisStore(redis_server.url), account)
@@ -69,14 +69,14 @@ async def test_a_commit_is_told_to_every_other_worker_once(redis_server, slots, 
     await holder.commit(committed("c"))
     await eventually(lambda: "distant" in calls)
     await distant.claim(claimed("d", "c"))
-    await distant.fail(Fail(id="d"))
+    await distant.release(Release(id="d"))
     await distant.claim(claimed("e", "c"))
     await distant.commit(committed("e"))
     await eventually(lambda: calls.count("neighbour") == 2 and calls.count("holder") == 1)
     assert sorted(calls) == ["distant", "holder", "neighbour", "neighbour"]
 
 
-@pytest.mark.parametrize("end", [committed("c"), Fail(id="c", pause=1.0, failure=FAILURE), Fail(id="c")])
+@pytest.mark.parametrize("end", [committed("c"), Release(id="c", backoff=1.0, failure=FAILURE), Release(id="c")])
 async def test_polling_finds_what_the_subscription_missed(end, own_redis, slots, account, fast_polling):
     """With the subscription cut, `changed` finds a commit or a fail by looking at the record."""
     holder, waiter = slots(RedisStore(own_redis.url), account), slots(RedisStore(own_redis.url), account)
@@ -124,7 +124,7 @@ async def test_changed_ends_with_the_slot(store, slots, account):
 
 async def test_a_cut_subscription_comes_back_and_tells(own_redis, slots, account, monkeypatch, no_polling):
     """A subscription that was cut is made again; since commits may have been missed, waiters and managers look."""
-    monkeypatch.setattr(_redis_feed, "PAUSE_FIRST", 0.05)
+    monkeypatch.setattr(_redis_feed, "INITIAL_RECONNECT_DELAY", 0.05)
     calls: list[str] = []
     waiter = slots(RedisStore(own_redis.url), account, lambda: calls.append("look"))
     holder = slots(RedisStore(own_redis.url), account)
@@ -165,7 +165,7 @@ async def test_a_server_that_fell_silent_is_noticed(own_redis, slots, monkeypatc
     """A subscription asks now and then whether the server is there; it is dropped when no answer comes."""
     monkeypatch.setattr(_redis_feed, "QUIET", 0.05)
     monkeypatch.setattr(_redis_feed, "PATIENCE", 0.3)
-    monkeypatch.setattr(_redis_feed, "PAUSE_FIRST", 0.05)
+    monkeypatch.setattr(_redis_feed, "INITIAL_RECONNECT_DELAY", 0.05)
     slot = slots(RedisStore(own_redis.url))
     await slot.read()
     await subscribed(own_redis, "account", 1)

@@ -1,0 +1,85 @@
+"""G1: one renewal at a time, and all who wait share its outcome."""
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from apivideo_auth import AuthConnectionError, RefreshPolicy, TokenManager
+from tests.conftest import API_KEY
+from tests.support.doubles import LoopClock, Service
+
+pytestmark = pytest.mark.virtual_time
+
+
+async def test_g01_a_thousand_callers_make_one_call(clock: LoopClock, service: Service) -> None:
+    """A thousand callers at the start make one call and get the same token."""
+    service.latency = 0.1
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        given = await asyncio.gather(*(tokens.get_token() for _ in range(1000)))
+    assert len({id(token) for token in given}) == 1
+    assert [call.endpoint for call in service.calls] == ["api-key"]
+
+
+async def test_g01_a_thousand_callers_of_an_expired_token_make_one_call(clock: LoopClock, service: Service) -> None:
+    """A thousand callers after the machine slept past the token's end make one refresh."""
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        await tokens.get_token()
+        clock.asleep = 7200
+        service.latency = 0.1
+        given = await asyncio.gather(*(tokens.get_token() for _ in range(1000)))
+    assert {token.generation for token in given} == {2}
+    assert [call.endpoint for call in service.calls] == ["api-key", "refresh"]
+
+
+async def test_g01_a_failure_is_shared_as_a_value(clock: LoopClock, service: Service) -> None:
+    """Each waiter gets an exception object of its own, without cause or context, and one call was made."""
+    service.latency = 0.1
+    service.always = AuthConnectionError("made-up outage", sent=False)
+    async with TokenManager(API_KEY, api=service, clock=clock, policy=RefreshPolicy(deadline=0)) as tokens:
+        errors = await asyncio.gather(*(tokens.get_token() for _ in range(200)), return_exceptions=True)
+    assert all(type(error) is AuthConnectionError for error in errors)
+    assert len({id(error) for error in errors}) == 200
+    assert all(error.__cause__ is None and error.__context__ is None for error in errors)
+    assert len(service.calls) == 1
+
+
+async def test_g01_a_day_undisturbed(clock: LoopClock, service: Service) -> None:
+    """In 24 hours the API key is sent once, refresh tokens every 2,700 to 2,880 seconds, and nothing else."""
+    service.latency = 0.2
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        await tokens.get_token()
+        await asyncio.sleep(86_400)
+        status = tokens.status()
+    assert service.count("api-key") == 1
+    times = [call.at for call in service.calls]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert all(2700 - 1 <= gap <= 2880 + 1 for gap in gaps)
+    assert 86_400 / 2881 - 1 <= service.count("refresh") <= 86_400 / 2700
+    assert status.failures == 0
+    assert status.renewals == len(service.calls)
+    assert service.most_in_flight == 1
+
+
+async def test_g01_an_eager_task_factory_changes_nothing(clock: LoopClock, service: Service) -> None:
+    """Where new tasks run at once (Python 3.12's eager tasks), a hundred callers still make one call."""
+    factory = getattr(asyncio, "eager_task_factory", None)
+    asyncio.get_running_loop().set_task_factory(factory)
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        given = await asyncio.gather(*(tokens.get_token() for _ in range(100)))
+    assert {token.generation for token in given} == {1}
+    assert len(service.calls) == 1
+
+
+async def test_g01_a_renewal_keeps_nothing_of_the_first_callers_context(clock: LoopClock, service: Service) -> None:
+    """The renewal runs in a context of its own, so that no caller's context variables live on in it."""
+    from contextvars import ContextVar  # noqa: PLC0415  beside its use
+
+    request_id: ContextVar[str] = ContextVar("request_id", default="none")
+    seen = []
+    request_id.set("first caller")
+    async with TokenManager(
+        API_KEY, api=service, clock=clock, on_event=lambda event: seen.append(request_id.get())
+    ) as tokens:
+        await tokens.get_token()
+    assert seen == ["none"]

@@ -1,0 +1,69 @@
+"""G5: cancelling or timing out a caller disturbs no other, and loses no rotated refresh token."""
+
+import asyncio
+
+import pytest
+
+from apivideo_auth import TokenManager
+from tests.conftest import API_KEY
+from tests.support.doubles import LoopClock, Service
+
+pytestmark = pytest.mark.virtual_time
+
+
+@pytest.mark.parametrize("victim", [0, 1, 9])
+async def test_g05_a_cancelled_caller_disturbs_no_other(clock: LoopClock, service: Service, victim: int) -> None:
+    """Whichever waiter is cancelled, the first one too, the others get the token of the one call."""
+    service.gate = asyncio.Event()
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        callers = [asyncio.create_task(tokens.get_token()) for _ in range(10)]
+        await asyncio.sleep(0.1)
+        callers[victim].cancel()
+        await asyncio.sleep(0.1)
+        assert callers[victim].cancelled()
+        service.gate.set()
+        others = await asyncio.gather(*(caller for caller in callers if not caller.cancelled()))
+    assert {token.generation for token in others} == {1}
+    assert len(service.calls) == 1
+
+
+async def test_g05_a_renewal_outlives_all_its_callers(clock: LoopClock, service: Service) -> None:
+    """If every caller gives up while the server rotates the refresh token, the new pair is kept all the same."""
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        await tokens.get_token()
+        clock.asleep = 3600
+        service.latency = 5.0
+        callers = [asyncio.create_task(tokens.get_token()) for _ in range(5)]
+        await asyncio.sleep(1)
+        for caller in callers:
+            caller.cancel()
+        await asyncio.sleep(5)
+        assert tokens.status().generation == 2
+        clock.asleep = 7200
+        assert (await tokens.get_token()).generation == 3
+    assert [call.endpoint for call in service.calls] == ["api-key", "refresh", "refresh"]
+
+
+async def test_g05_a_caller_that_times_out_disturbs_no_other(clock: LoopClock, service: Service) -> None:
+    """A caller's own timeout ends its waiting alone."""
+    service.latency = 5.0
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        patient = asyncio.create_task(tokens.get_token())
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await tokens.get_token()
+        assert (await patient).generation == 1
+    assert len(service.calls) == 1
+
+
+async def test_g05_a_cancelled_renewal_task_is_begun_again(clock: LoopClock, service: Service) -> None:
+    """If somebody cancels every task of the program but the callers, these still get a token."""
+    service.latency = 1.0
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        callers = [asyncio.create_task(tokens.get_token()) for _ in range(3)]
+        await asyncio.sleep(0.5)
+        for task in asyncio.all_tasks() - {*callers, asyncio.current_task()}:
+            task.cancel()
+        given = await asyncio.gather(*callers)
+    assert {token.generation for token in given} == {1}
+    assert len(service.calls) == 2

@@ -1,0 +1,139 @@
+"""G6: a refresh token goes out at most once, unless it provably was not used."""
+
+import asyncio
+
+import pytest
+
+from apivideo_auth import (
+    AuthConnectionError,
+    AuthResponseError,
+    CredentialsRejectedError,
+    InvalidResponseError,
+    MemoryStore,
+    RateLimitedError,
+    TokenManager,
+)
+from apivideo_auth.events import RefreshTokenRejected, TokenAdopted
+from tests.conftest import API_KEY
+from tests.support.doubles import LoopClock, Service
+
+pytestmark = pytest.mark.virtual_time
+
+
+@pytest.mark.parametrize(
+    ("failure", "next_endpoint"),
+    [
+        (AuthConnectionError("made-up: refused", sent=False), "refresh"),
+        (RateLimitedError("made-up limit", status=429), "refresh"),
+        (AuthConnectionError("made-up: the answer was lost"), "api-key"),
+        (AuthResponseError("made-up", status=500), "api-key"),
+        (AuthResponseError("made-up", status=404), "api-key"),
+        (InvalidResponseError("made-up", status=200), "api-key"),
+        (CredentialsRejectedError("made-up", status=400), "api-key"),
+        (RuntimeError("made-up bug"), "api-key"),
+        (TimeoutError(), "api-key"),
+    ],
+    ids=["refused", "429", "lost", "500", "404", "malformed", "credentials", "bug", "timeout"],
+)
+async def test_g06_what_follows_a_failed_refresh(
+    clock: LoopClock, service: Service, failure: Exception, next_endpoint: str
+) -> None:
+    """A refresh token that was provably not used is used again; after any other failure the API key is."""
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        await tokens.get_token()
+        service.answers.append(failure)
+        await asyncio.sleep(2950)
+        assert tokens.status().generation == 2
+    assert [call.endpoint for call in service.calls] == ["api-key", "refresh", next_endpoint]
+    assert len(service.used_refresh_tokens) == (1 if next_endpoint == "refresh" else 0)
+
+
+async def test_g06_a_lost_answer_is_never_followed_by_the_same_refresh_token(
+    clock: LoopClock, service: Service
+) -> None:
+    """The server rotates and the answer is lost, again and again: the server sees no refresh token twice."""
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        await tokens.get_token()
+        service.loses = lambda number: number % 3 != 0
+        await asyncio.sleep(86_400)
+        assert tokens.status().phase in ("fresh", "stale")
+    assert len(service.used_refresh_tokens) > 20
+    assert len(service.used_refresh_tokens) == len(set(service.used_refresh_tokens))
+
+
+async def test_g06_a_call_that_hangs_is_of_unknown_fate(clock: LoopClock, service: Service) -> None:
+    """A refresh that does not answer within the attempt's time is given up, and the API key is used."""
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        await tokens.get_token()
+        service.gate = asyncio.Event()
+        await asyncio.sleep(2890)
+        service.gate = None
+        await asyncio.sleep(60)
+        assert tokens.status().generation == 2
+    assert service.count("refresh") == 1
+    assert service.calls[-1].endpoint == "api-key"
+
+
+async def test_g06_a_refused_refresh_token_leads_to_a_siblings_token_first(clock: LoopClock, service: Service) -> None:
+    """If a sibling has committed meanwhile, its token is adopted, and the API key is not used."""
+    store, told = MemoryStore(), []
+    async with (
+        TokenManager(API_KEY, api=service, clock=clock, store=store, on_event=told.append) as tokens,
+        TokenManager(API_KEY, api=service, clock=clock, store=store) as sibling,
+    ):
+        await tokens.get_token()
+        await sibling.get_token()
+        (account,) = store._accounts.values()
+        service.live_refresh_tokens.clear()
+        refused = asyncio.Event()
+
+        def renew_meanwhile(event: object) -> None:
+            if isinstance(event, RefreshTokenRejected):
+                # As if the sibling's authentication had come between the refusal and the next claim.
+                service.live_refresh_tokens.add("made-up-refresh-sibling")
+                from apivideo_auth import _record  # noqa: PLC0415  beside its use
+
+                held, _ = _record.claim(
+                    account.record,
+                    _record.Claim(id="sibling", seen=account.record.version, lease=5),
+                    clock.monotonic(),
+                )
+                account.record, _ = _record.commit(
+                    held,
+                    _record.Commit(
+                        id="sibling",
+                        access=b"made-up-access-sibling",
+                        refresh=b"made-up-refresh-sibling",
+                        lifetime=3600,
+                        remaining=3600,
+                    ),
+                    clock.monotonic(),
+                )
+                refused.set()
+
+        tokens.subscribe(renew_meanwhile)
+        sibling.subscribe(renew_meanwhile)
+        await asyncio.sleep(2890)
+        assert refused.is_set()
+        assert (await tokens.get_token()).access_token == "made-up-access-sibling"
+        assert (await sibling.get_token()).access_token == "made-up-access-sibling"
+    assert service.count("api-key") == 1
+    assert any(isinstance(event, TokenAdopted) for event in told)
+
+
+async def test_g06_a_cancelled_renewal_gives_no_refresh_token_back(clock: LoopClock, service: Service) -> None:
+    """A renewal that close() cuts off in mid-call leaves a shared record without its refresh token."""
+    store = MemoryStore()
+    async with TokenManager(API_KEY, api=service, clock=clock, store=store) as tokens:
+        await tokens.get_token()
+        service.gate = asyncio.Event()
+        while len(service.calls) < 2:  # noqa: ASYNC110  virtual time costs nothing
+            await asyncio.sleep(1)
+    service.gate = None
+    (account,) = store._accounts.values()
+    assert account.record.refresh is None
+    assert account.record.claim_id is None
+    async with TokenManager(API_KEY, api=service, clock=clock, store=store) as tokens:
+        clock.asleep = 3600
+        await tokens.get_token()
+    assert [call.endpoint for call in service.calls] == ["api-key", "refresh", "api-key"]

@@ -1,0 +1,188 @@
+"""G7: calls to the endpoints are bounded by the policy, whatever the number of callers."""
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from apivideo_auth import (
+    AuthConnectionError,
+    AuthError,
+    AuthResponseError,
+    CredentialsRejectedError,
+    InvalidResponseError,
+    RateLimitedError,
+    RefreshPolicy,
+    TokenManager,
+    TokenRejectedError,
+)
+from tests.conftest import API_KEY
+from tests.support.doubles import LoopClock, Service
+
+pytestmark = pytest.mark.virtual_time
+
+
+async def ask_for(seconds: float, tokens: TokenManager, *, every: float = 1.0) -> list[float]:
+    """Ask again and again; return how long each failure took."""
+    loop = asyncio.get_running_loop()
+    waits, end = [], loop.time() + seconds
+    while loop.time() < end:
+        before = loop.time()
+        try:
+            await tokens.get_token()
+        except AuthError:
+            waits.append(loop.time() - before)
+        await asyncio.sleep(every)
+    return waits
+
+
+@pytest.mark.parametrize("callers", [1, 200])
+async def test_g07_an_outage_of_an_hour_costs_the_backoff(clock: LoopClock, service: Service, callers: int) -> None:
+    """However many callers ask, the endpoint is called as often as full-jitter backoff to 30 seconds allows."""
+    service.always = AuthConnectionError("made-up outage")
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        await asyncio.gather(*(ask_for(3600, tokens, every=5) for _ in range(callers)))
+        calls = [call.at for call in service.calls]
+    # Half of 30 seconds on average once grown, and up to 5 s until somebody asks again.
+    assert 120 <= len(calls) <= 330
+    assert max(later - earlier for earlier, later in pairwise(calls)) <= 36
+
+
+@pytest.mark.parametrize(
+    ("wish", "pause"), [(20.0, 20.0), (60.0, 60.0), (3600.0, 60.0), (0.0, None), (-5.0, None), (None, None)]
+)
+async def test_g07_the_servers_wish_is_honoured_and_clamped(
+    clock: LoopClock, service: Service, wish: float | None, pause: float | None
+) -> None:
+    """Retry-After up to a minute is kept, a hostile hour is cut to it, and nonsense is none."""
+    service.always = RateLimitedError("made-up limit", status=429, retry_after=wish)
+    async with TokenManager(API_KEY, api=service, clock=clock, policy=RefreshPolicy(deadline=0)) as tokens:
+        with pytest.raises(RateLimitedError) as caught:
+            await tokens.get_token()
+        assert caught.value.retry_after == pytest.approx(pause) if pause else caught.value.retry_after <= 0.5
+        service.always = None
+        if pause:
+            await asyncio.sleep(pause - 0.1)
+            with pytest.raises(RateLimitedError):
+                await tokens.get_token()
+            assert len(service.calls) == 1
+        await asyncio.sleep(0.6)
+        assert (await tokens.get_token()).generation == 1
+
+
+async def test_g07_callers_wait_out_the_first_seconds_and_then_fail_at_once(clock: LoopClock, service: Service) -> None:
+    """No caller waits beyond 20 seconds after the first failure; later ones get the cause at once."""
+    service.always = AuthResponseError("made-up failure", status=503)
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        waits = await ask_for(600, tokens)
+    assert waits[0] <= 20
+    assert all(wait == 0 for wait in waits[1:])
+
+
+async def test_g07_a_failure_is_remembered_with_its_cause(clock: LoopClock, service: Service) -> None:
+    """Between two tries each caller gets an error of its own, with the class and the data of the cause."""
+    service.always = RateLimitedError("made-up limit", status=429, title="Too many requests.", retry_after=50)
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        errors = []
+        for _ in range(3):
+            with pytest.raises(RateLimitedError) as caught:
+                await tokens.get_token()
+            errors.append(caught.value)
+            await asyncio.sleep(1)
+    assert len({id(error) for error in errors}) == 3
+    assert {(error.status, error.title) for error in errors} == {(429, "Too many requests.")}
+    assert [round(error.retry_after) for error in errors] == [50, 49, 48]
+    assert len(service.calls) == 1
+
+
+async def test_g07_a_refused_key_is_tried_once_a_minute(clock: LoopClock, service: Service) -> None:
+    """A refused key costs a call a minute while somebody asks, and none while nobody does."""
+    service.always = CredentialsRejectedError("made-up refusal", status=403)
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        waits = await ask_for(3600, tokens)
+        assert 59 <= len(service.calls) <= 61
+        assert max(waits) == 0
+        await asyncio.sleep(3600)
+        assert len(service.calls) <= 61
+
+
+async def test_g07_after_a_refused_key_the_timer_rests(clock: LoopClock, service: Service) -> None:
+    """While a token is still usable a refused key is not tried by the timer; a caller is, after the pause."""
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        await tokens.get_token()
+        service.live_refresh_tokens.clear()
+        service.answers.extend([None, CredentialsRejectedError("made-up refusal", status=400)])
+        await asyncio.sleep(3500)
+        assert [call.endpoint for call in service.calls] == ["api-key", "refresh", "api-key"]
+        assert (await tokens.get_token()).generation == 1
+        await asyncio.sleep(1)
+        assert tokens.status().generation == 2
+
+
+async def test_g07_without_a_token_only_a_caller_tries_again(clock: LoopClock, service: Service) -> None:
+    """When the last token has expired in an outage and nobody asks, nothing is called."""
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        await tokens.get_token()
+        service.always = AuthConnectionError("made-up outage")
+        await asyncio.sleep(3601)
+        calls = len(service.calls)
+        await asyncio.sleep(7200)
+        assert len(service.calls) == calls
+        service.always = None
+        assert (await tokens.get_token()).generation == 2
+
+
+async def test_g07_cancelled_callers_leave_nobody_trying(clock: LoopClock, service: Service) -> None:
+    """If all callers of an outage give up, the endpoint is left alone."""
+    service.always = AuthConnectionError("made-up outage", sent=False)
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        callers = [asyncio.create_task(tokens.get_token()) for _ in range(20)]
+        await asyncio.sleep(2)
+        for caller in callers:
+            caller.cancel()
+        calls = len(service.calls)
+        await asyncio.sleep(3600)
+        assert len(service.calls) <= calls + 1
+
+
+async def test_g07_the_classes_are_kept_apart(clock: LoopClock, service: Service) -> None:
+    """Transient, refused and malformed are told as what they are, also from memory."""
+    for error in (
+        AuthConnectionError("made-up", retry_after=40),
+        AuthResponseError("made-up", status=500, retry_after=40),
+        InvalidResponseError("made-up", status=200, retry_after=40),
+        CredentialsRejectedError("made-up", status=400),
+    ):
+        service.always = error
+        async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+            for _ in range(2):
+                with pytest.raises(AuthError) as caught:
+                    await tokens.get_token()
+                assert type(caught.value) is type(error)
+
+
+async def test_g07_two_hundred_waiters_on_a_failing_endpoint(clock: LoopClock, service: Service) -> None:
+    """Two hundred callers that wait through one failure after the other cost one call each try, not one each."""
+    service.latency = 0.2
+    service.answers.extend([AuthConnectionError("made-up", sent=False)] * 5)
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        given = await asyncio.gather(*(tokens.get_token() for _ in range(200)))
+    assert {token.generation for token in given} == {1}
+    assert len(service.calls) == 6
+
+
+async def test_g07_a_spaced_401_says_when(clock: LoopClock, service: Service) -> None:
+    """The throttle of renewals that 401s cause doubles, and each refusal says when the next may come."""
+    gaps, last = [], None
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        token = await tokens.get_token()
+        await asyncio.sleep(1)
+        while len(gaps) < 8:
+            try:
+                token = await tokens.get_token(rejected=token)
+                if last is not None:
+                    gaps.append(clock.monotonic() - last)
+                last = clock.monotonic()
+            except TokenRejectedError as error:
+                await asyncio.sleep(error.retry_after)
+    assert [round(gap) for gap in gaps] == [1, 2, 4, 8, 16, 32, 60, 60]

@@ -1,0 +1,253 @@
+"""G10: after a 401 the request is sent once more with another token, or the 401 comes back as it is."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from apivideo_auth import BearerAuth, Token
+from apivideo_auth.events import TokenRejected
+from tests.support.loopback import serving
+from tests.support.sources import Source
+
+
+class Server:
+    """Accepts the tokens named, and notes what each request brought."""
+
+    def __init__(self, *accepted: str, body: bytes = b'{"title": "made-up"}') -> None:
+        self.accepted = {f"Bearer {token}" for token in accepted}
+        self.body = body
+        self.requests: list[tuple[str | None, bytes]] = []
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        authorization = request.headers.get("Authorization")
+        if authorization in self.accepted:
+            self.requests.append((authorization, await request.read()))
+            return web.Response(text="fine")
+        self.requests.append((authorization, await request.read()))
+        return web.Response(status=401, body=self.body)
+
+
+async def test_g10_a_401_is_replayed_once_with_another_token() -> None:
+    """The caller sees the answer to the second request, which carried a newer token."""
+    server, told = Server("made-up-access-2"), []
+    async with serving(server) as url:
+        bearer = BearerAuth(Source(url), on_event=told.append)
+        async with (
+            aiohttp.ClientSession(url, middlewares=(bearer,)) as session,
+            session.post("/", data=b"made-up body") as response,
+        ):
+            assert response.status == 200
+            assert await response.text() == "fine"
+    assert server.requests == [
+        ("Bearer made-up-access-1", b"made-up body"),
+        ("Bearer made-up-access-2", b"made-up body"),
+    ]
+    assert told == [TokenRejected(generation=1, replayed=True, why_not=None)]
+
+
+async def test_g10_a_second_401_is_final() -> None:
+    """A second 401 comes back as it is; there is never a third request."""
+    server = Server()
+    async with serving(server) as url:
+        source = Source(url, fresh=5)
+        async with (
+            aiohttp.ClientSession(url, middlewares=(BearerAuth(source),)) as session,
+            session.get("/") as response,
+        ):
+            assert response.status == 401
+            assert await response.json(content_type=None) == {"title": "made-up"}
+    assert len(server.requests) == 2
+    assert source.rejected == [1]
+
+
+async def test_g10_without_another_token_the_401_comes_back() -> None:
+    """If no other token can be had, the 401 comes back readable, and its connection is free again."""
+    server, told = Server(), []
+    async with serving(server) as url:
+        bearer = BearerAuth(Source(url, fresh=0), on_event=told.append)
+        connector = aiohttp.TCPConnector(limit=1)
+        async with aiohttp.ClientSession(url, middlewares=(bearer,), connector=connector) as session:
+            for _ in range(2):
+                response = await session.get("/")
+                assert response.status == 401
+                assert await response.json(content_type=None) == {"title": "made-up"}
+    assert len(server.requests) == 2
+    assert told == [TokenRejected(generation=1, replayed=False, why_not="no_token")] * 2
+
+
+async def generator() -> AsyncIterator[bytes]:
+    yield b"made-up "
+    yield b"stream"
+
+
+def multipart() -> aiohttp.MultipartWriter:
+    writer = aiohttp.MultipartWriter()
+    writer.append("made-up part")
+    return writer
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "replayed"),
+    [
+        ({}, True),
+        ({"data": b"bytes"}, True),
+        ({"data": "text"}, True),
+        ({"json": {"a": 1}}, True),
+        ({"data": {"a": "1", "b": "2"}}, True),
+        ({"data": b"bytes" * 1000, "compress": True}, True),
+        ({"data": b"bytes", "chunked": True}, True),
+        ({"data": generator}, False),
+        ({"data": lambda: io.BytesIO(b"file")}, False),
+        ({"data": multipart}, False),
+    ],
+    ids=["none", "bytes", "text", "json", "form", "compressed", "chunked", "generator", "file", "multipart"],
+)
+async def test_g10_only_what_goes_out_in_full_is_sent_again(kwargs: dict, *, replayed: bool) -> None:
+    """Bodies of bytes are sent again in full; of any other the 401 comes back, and the token is reported anyhow."""
+    server = Server("made-up-access-2")
+    kwargs = {name: value() if callable(value) else value for name, value in kwargs.items()}
+    async with serving(server) as url:
+        source = Source(url)
+        async with (
+            aiohttp.ClientSession(url, middlewares=(BearerAuth(source),)) as session,
+            session.post("/", **kwargs) as response,
+        ):
+            assert response.status == (200 if replayed else 401)
+    assert source.rejected == [1]
+    assert len(server.requests) == (2 if replayed else 1)
+    if replayed:
+        assert server.requests[0][1] == server.requests[1][1]
+
+
+async def test_g10_an_open_file_is_not_sent_again(tmp_path: Path) -> None:
+    """A file, which a thread of the first attempt may still be reading, is not sent again."""
+    path = tmp_path / "video"
+    path.write_bytes(b"made-up video" * 100_000)
+    server = Server("made-up-access-2")
+    with path.open("rb") as file:
+        async with serving(server) as url:
+            source = Source(url)
+            async with (
+                aiohttp.ClientSession(url, middlewares=(BearerAuth(source),)) as session,
+                session.post("/", data=file) as response,
+            ):
+                assert response.status == 401
+            async with aiohttp.ClientSession(url, middlewares=(BearerAuth(source),)) as session:
+                file_again = path.read_bytes()
+                async with session.post("/", data=io.BytesIO(file_again)) as response:
+                    assert response.status == 200
+    assert server.requests[-1] == ("Bearer made-up-access-2", file_again)
+
+
+async def test_g10_expect_100_continue_is_sent_again() -> None:
+    """A request that waits for 100 Continue is replayed like any other."""
+    server = Server("made-up-access-2")
+    async with (
+        serving(server) as url,
+        aiohttp.ClientSession(url, middlewares=(BearerAuth(Source(url)),)) as session,
+        session.post("/", data=b"made-up", expect100=True) as response,
+    ):
+        assert response.status == 200
+    assert [body for _, body in server.requests] == [b"made-up", b"made-up"]
+
+
+async def test_g10_one_connection_is_enough() -> None:
+    """With a pool of one connection that the token call shares, a 401 with a small body is replayed."""
+    server = Server("made-up-access-2", body=b"x" * 65_536)
+    async with serving(server) as url:
+        connector = aiohttp.TCPConnector(limit=1)
+
+        class SharingSource(Source):
+            async def get_token(self, *, rejected: Token | None = None) -> Token:
+                if rejected is not None:
+                    async with (
+                        aiohttp.ClientSession(connector=connector, connector_owner=False) as session,
+                        session.get(f"{url}/token"),
+                    ):
+                        pass
+                return await super().get_token(rejected=rejected)
+
+        async with (
+            aiohttp.ClientSession(url, middlewares=(BearerAuth(SharingSource(url)),), connector=connector) as session,
+            asyncio.timeout(10),
+            session.get("/") as response,
+        ):
+            assert response.status == 200
+
+
+async def test_g10_a_large_401_is_released_before_the_replay() -> None:
+    """A 401 whose body is too large to read ahead is released, and the second request gets through."""
+    server = Server("made-up-access-2", body=b"x" * 5_000_000)
+    async with serving(server) as url:
+        connector = aiohttp.TCPConnector(limit=1)
+        async with (
+            aiohttp.ClientSession(url, middlewares=(BearerAuth(Source(url)),), connector=connector) as session,
+            asyncio.timeout(10),
+            session.get("/") as response,
+        ):
+            assert response.status == 200
+
+
+async def test_g10_a_broken_401_is_still_a_401() -> None:
+    """A 401 whose body breaks off is replayed as well; without another token its status comes back."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=401, headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b"cut")
+        request.transport.close()
+        return response
+
+    async with serving(handle) as url:
+        bearer = BearerAuth(Source(url, fresh=0))
+        async with aiohttp.ClientSession(url, middlewares=(bearer,)) as session, session.get("/") as response:
+            assert response.status == 401
+
+
+async def test_g10_a_caller_cancelled_during_the_renewal_leaves_no_connection() -> None:
+    """If the caller gives up while another token is awaited, the 401's connection is closed."""
+    reported = asyncio.Event()
+
+    class Stuck(Source):
+        async def get_token(self, *, rejected: Token | None = None) -> Token:
+            if rejected is not None:
+                reported.set()
+                await asyncio.Event().wait()
+            return self.current
+
+    async with serving(Server(body=b"x" * 100_000)) as url:
+        async with aiohttp.ClientSession(url, middlewares=(BearerAuth(Stuck(url)),)) as session:
+            request = asyncio.create_task(session.get("/"))
+            await reported.wait()
+            request.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await request
+            assert not session.connector._acquired
+
+
+async def test_g10_a_websocket_is_authenticated() -> None:
+    """A websocket's handshake carries the token, and is replayed after a 401."""
+    seen = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        seen.append(request.headers.get("Authorization"))
+        if len(seen) == 1:
+            return web.Response(status=401)
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.close()
+        return socket
+
+    async with serving(handle) as url:
+        middlewares = (BearerAuth(Source(url)),)
+        async with (
+            aiohttp.ClientSession(middlewares=middlewares) as session,
+            session.ws_connect(url.replace("http", "ws") + "/live"),
+        ):
+            pass
+    assert seen == ["Bearer made-up-access-1", "Bearer made-up-access-2"]

@@ -1,0 +1,285 @@
+"""G12: workers that share a store make one renewal a period, and a store that fails costs no token."""
+
+import asyncio
+
+import pytest
+from attrs import evolve
+
+from apivideo_auth import TokenManager, TokenStoreError
+from apivideo_auth.events import StoreDegraded, StoreRecovered, TokenAdopted, TokenRenewed
+from apivideo_auth.stores._failover import BUDGET
+from tests.conftest import API_KEY
+from tests.support.doubles import LoopClock, Service
+from tests.support.faulty_store import FaultyStore
+
+pytestmark = pytest.mark.virtual_time
+FAULTS = ["down", "slow", "garbage", "lost"]
+
+
+def workers(number: int, store: FaultyStore, service: Service, clock: LoopClock, told: list) -> list[TokenManager]:
+    """Return managers that share a store."""
+    return [TokenManager(API_KEY, api=service, clock=clock, store=store, on_event=told.append) for _ in range(number)]
+
+
+def count(told: list, kind: type) -> int:
+    """Return how many events of a kind were told."""
+    return sum(isinstance(event, kind) for event in told)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_g12_a_store_that_is_down_from_the_start_costs_its_budget(
+    clock: LoopClock, service: Service, fault: str
+) -> None:
+    """Without its store a worker authenticates for itself, after half a second at most, and says so once."""
+    store, told = FaultyStore(), []
+    store.fault = fault
+    (tokens,) = workers(1, store, service, clock, told)
+    async with tokens:
+        before = clock.monotonic()
+        assert (await tokens.get_token()).generation == 1
+        assert clock.monotonic() - before <= BUDGET + 0.01
+    assert count(told, StoreDegraded) == 1
+    assert [call.endpoint for call in service.calls] == ["api-key"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_g12_hours_without_the_store(clock: LoopClock, service: Service, fault: str) -> None:
+    """While the store is away a worker renews for itself, by its own refresh tokens, and nobody waits or fails."""
+    store, told = FaultyStore(), []
+    (tokens,) = workers(1, store, service, clock, told)
+    async with tokens:
+        await tokens.get_token()
+        store.fault = fault
+        waits = []
+        for _ in range(6 * 360):
+            before = clock.monotonic()
+            await tokens.get_token()
+            waits.append(clock.monotonic() - before)
+            await asyncio.sleep(10)
+        assert max(waits) == 0
+    # The shared refresh token is never used without a claim: the first private renewal authenticates.
+    assert service.count("api-key") <= 2
+    assert 7 <= len(service.calls) <= 9
+    assert len(service.used_refresh_tokens) == len(set(service.used_refresh_tokens))
+    assert count(told, StoreDegraded) == 1
+
+
+async def test_g12_a_store_that_is_back_is_offered_what_the_worker_has(clock: LoopClock, service: Service) -> None:
+    """When the store is back, the private token is committed to it without a call, and the others adopt it."""
+    store, told, others_told = FaultyStore(), [], []
+    (tokens,) = workers(1, store, service, clock, told)
+    (other,) = workers(1, store, service, clock, others_told)
+    async with tokens, other:
+        await tokens.get_token()
+        await other.get_token()
+        store.fault = "down"
+        await asyncio.sleep(3000)
+        # Both went alone.
+        assert len(service.calls) == 3
+        store.fault = None
+        await asyncio.sleep(60)
+        assert count(told, StoreRecovered) == count(others_told, StoreRecovered) == 1
+        assert len(service.calls) == 3
+        ours, theirs = await tokens.get_token(), await other.get_token()
+        assert ours.access_token == theirs.access_token
+        assert store.record.access == ours.access_token.encode()
+        await asyncio.sleep(3600)
+        # From now on they share again, and the refresh token that was offered is used.
+        assert len(service.calls) == 4
+        assert service.calls[-1].endpoint == "refresh"
+    assert len(service.used_refresh_tokens) == len(set(service.used_refresh_tokens))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_g12_a_store_lost_between_claim_and_commit(clock: LoopClock, service: Service, fault: str) -> None:
+    """If the store fails when the new token is committed, the worker serves it, and no refresh token is used twice."""
+    store, told = FaultyStore(), []
+    first, second = workers(2, store, service, clock, told)
+    async with first, second:
+        store.before = lambda operation: setattr(store, "fault", fault if operation == "commit" else store.fault)
+        assert (await first.get_token()).generation == 1
+        store.before = lambda _operation: None
+        await asyncio.sleep(100)
+        store.fault = None
+        await asyncio.sleep(100)
+        assert (await second.get_token()).access_token == (await first.get_token()).access_token
+        await asyncio.sleep(4 * 3600)
+        assert (await second.get_token()).access_token == (await first.get_token()).access_token
+    assert len(service.used_refresh_tokens) == len(set(service.used_refresh_tokens))
+    assert len(service.calls) <= 7
+
+
+async def test_g12_a_store_that_lost_everything_costs_one_authentication(clock: LoopClock, service: Service) -> None:
+    """After the store restarted empty, the next renewal authenticates, once for all workers."""
+    store, told = FaultyStore(), []
+    managers = workers(10, store, service, clock, told)
+    await asyncio.gather(*(manager.get_token() for manager in managers))
+    store.empty()
+    await asyncio.sleep(2900)
+    given = await asyncio.gather(*(manager.get_token() for manager in managers))
+    assert len({token.access_token for token in given}) == 1
+    assert [call.endpoint for call in service.calls] == ["api-key", "api-key"]
+    for manager in managers:
+        await manager.close()
+
+
+async def test_g12_an_older_copys_refresh_token_is_not_used(clock: LoopClock, service: Service) -> None:
+    """After a failover to an older copy, a worker that knows a newer token authenticates; it uses no spent token."""
+    store, told = FaultyStore(), []
+    (tokens,) = workers(1, store, service, clock, told)
+    async with tokens:
+        await tokens.get_token()
+        older = store.record
+        await asyncio.sleep(2900)
+        assert len(service.used_refresh_tokens) == 1
+        store.record = older
+        await asyncio.sleep(2900)
+        assert tokens.status().generation == 3
+    assert len(service.used_refresh_tokens) == 1
+    assert [call.endpoint for call in service.calls] == ["api-key", "refresh", "api-key"]
+
+
+async def test_g12_a_dead_holder_is_replaced_when_its_lease_is_over(clock: LoopClock, service: Service) -> None:
+    """A claim whose holder is gone holds the others up for the lease, and no longer."""
+    store, told = FaultyStore(), []
+    dead, alive = workers(2, store, service, clock, told)
+    service.gate = asyncio.Event()
+    caller = asyncio.create_task(dead.get_token())
+    await asyncio.sleep(0.1)
+    # The holder's process is killed: nothing of it runs any more, and its claim stays.
+    (holder,) = (task for task in asyncio.all_tasks() if task.get_name() == "apivideo-auth-renewal")
+    store.fault = "down"
+    holder.cancel()
+    caller.cancel()
+    await asyncio.sleep(0.1)
+    store.fault = None
+    assert store.record.claim_id is not None
+    service.gate = None
+    began = service.calls[0].at
+    assert (await alive.get_token()).generation == 1
+    assert clock.monotonic() - began == pytest.approx(15, abs=0.2)
+    await dead.close()
+    await alive.close()
+
+
+async def test_g12_a_claim_whose_answer_was_lost_is_given_up(clock: LoopClock, service: Service) -> None:
+    """A claim that stands although its answer was lost holds nobody up for its lease, once the store answers again."""
+    store, told = FaultyStore(), []
+    first, second = workers(2, store, service, clock, told)
+    async with first, second:
+        store.fault = "lost"
+        await first.get_token()
+        store.fault = None
+        assert store.record.claim_id is not None
+        await asyncio.sleep(2)
+        assert store.record.claim_id is None
+        assert (await second.get_token()).access_token == (await first.get_token()).access_token
+        assert clock.monotonic() < 5
+    assert len(service.calls) == 1
+
+
+async def test_g12_a_holder_that_wakes_up_late_overwrites_nothing(clock: LoopClock, service: Service) -> None:
+    """A holder that was stopped past its lease finds its commit dropped, and adopts what came meanwhile."""
+    store, told = FaultyStore(), []
+    late, other = workers(2, store, service, clock, told)
+    gate = service.gate = asyncio.Event()
+    asleep = asyncio.create_task(late.get_token())
+    await asyncio.sleep(0.1)
+    # The holder stops, and its lease runs out without its noticing.
+    record = store.record
+    store.record = evolve(record, claim_until=clock.monotonic())
+    service.gate = None
+    winner = await other.get_token()
+    gate.set()
+    assert (await asleep).access_token == winner.access_token
+    assert store.record.access == winner.access_token.encode()
+    assert count(told, TokenRenewed) == 1
+    assert count(told, TokenAdopted) == 1
+    await late.close()
+    await other.close()
+
+
+async def test_g12_a_claim_is_dropped_if_too_little_of_its_lease_is_left(clock: LoopClock, service: Service) -> None:
+    """A holder that was held up between claim and call does not send, gives the claim back, and begins again."""
+    store, told = FaultyStore(), []
+    (tokens,) = workers(1, store, service, clock, told)
+    slept = []
+
+    def sleep_after_the_claim(operation: str) -> None:
+        if operation == "claim" and not slept:
+            slept.append(True)
+            clock.asleep += 6
+
+    store.before = sleep_after_the_claim
+    async with tokens:
+        assert (await tokens.get_token()).generation == 1
+    assert store.operations.count("claim") == 2
+    assert store.operations.count("fail") == 1
+    assert len(service.calls) == 1
+
+
+async def test_g12_closing_with_the_store_away_leaves_nothing(clock: LoopClock, service: Service) -> None:
+    """close() of a worker whose store hangs takes a few operations' budget, and leaves no task and no timer."""
+    store, told = FaultyStore(), []
+    (tokens,) = workers(1, store, service, clock, told)
+    await tokens.get_token()
+    store.fault = "slow"
+    await asyncio.sleep(3000)
+    before = clock.monotonic()
+    await tokens.close()
+    assert clock.monotonic() - before <= 3 * BUDGET
+    operations = len(store.operations)
+    await asyncio.sleep(86_400)
+    assert len(store.operations) == operations
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_g12_a_store_that_cannot_be_opened_is_down(clock: LoopClock, service: Service) -> None:
+    """A store that raises on opening is like one that is down."""
+
+    class Broken:
+        needs_encryption = False
+
+        def open(self, account: str, **kwargs: object) -> None:
+            raise TokenStoreError("made-up")
+
+    told: list = []
+    async with TokenManager(API_KEY, api=service, clock=clock, store=Broken(), on_event=told.append) as tokens:
+        await tokens.get_token()
+    assert [type(event) for event in told] == [StoreDegraded, TokenRenewed]
+    assert told[0].message == "TokenStoreError: made-up"
+
+
+async def test_g12_ninety_nine_of_a_hundred_workers_adopt(clock: LoopClock, service: Service) -> None:
+    """A hundred workers make one call a period, also when they all start in the same moment."""
+    store, told = FaultyStore(), []
+    managers = workers(100, store, service, clock, told)
+    service.latency = 0.3
+    await asyncio.gather(*(manager.get_token() for manager in managers))
+    await asyncio.sleep(3 * 3600)
+    assert service.count("api-key") == 1
+    assert 3 <= service.count("refresh") <= 4
+    assert service.most_in_flight == 1
+    for manager in managers:
+        await manager.close()
+
+
+async def test_g12_a_dead_endpoint_is_called_by_many_as_often_as_by_one(clock: LoopClock, service: Service) -> None:
+    """Failures and their pauses are the account's: a hundred callers of fifty workers make the calls of one."""
+    from apivideo_auth import AuthConnectionError, AuthError  # noqa: PLC0415  beside their use
+
+    store, told = FaultyStore(), []
+    service.always = AuthConnectionError("made-up outage", sent=False, retry_after=4)
+    managers = workers(50, store, service, clock, told)
+
+    async def caller(manager: TokenManager) -> None:
+        for _ in range(60):
+            with pytest.raises(AuthError):
+                await manager.get_token()
+            await asyncio.sleep(1)
+
+    await asyncio.gather(*(caller(manager) for manager in managers for _ in range(2)))
+    elapsed = clock.monotonic()
+    assert len(service.calls) <= elapsed / 4 + 1
+    for manager in managers:
+        await manager.close()

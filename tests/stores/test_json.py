@@ -1,0 +1,244 @@
+"""A record as JSON: what comes back is what was written, or a clear error without content."""
+
+import json
+import math
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from attrs import asdict, evolve, fields
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apivideo_auth._errors import TokenStoreError
+from apivideo_auth._failure import Failure
+from apivideo_auth._record import EMPTY, Record
+from apivideo_auth._secrets import MASK, SecretBytes
+from apivideo_auth.stores._json import (
+    MAX_SIZE,
+    failure_from_json,
+    failure_to_json,
+    record_from_json,
+    record_to_json,
+)
+
+FAILURE = Failure(
+    kind="rate_limited",
+    message="too many",
+    status=429,
+    type="https://docs.api.video/reference/too-many-requests",
+    title="Too many requests.",
+    name="",
+    retry_after=2.5,
+    sent=True,
+)
+FULL = Record(
+    version="committed",
+    access=b"access-\x00\xff",
+    lifetime=3600.0,
+    committed_at=1_767_225_600.25,
+    ends_at=1_767_229_200.25,
+    refresh=b"refresh",
+    claim_id="claimed",
+    claim_until=1_767_225_615.0,
+    not_before=1_767_225_601.0,
+    failure=FAILURE,
+    failures=3,
+    failing_since=1_767_225_599.0,
+    rejected_at=1_767_225_598.0,
+    throttle=2.0,
+    throttled_until=1_767_225_600.0,
+)
+
+
+def changed(**fields_of_record: Any) -> bytes:
+    """Return the JSON of a full record in which some fields have other values."""
+    written = json.loads(record_to_json(FULL))
+    written["record"] |= fields_of_record
+    return json.dumps(written).encode()
+
+
+def without(field: str) -> bytes:
+    """Return the JSON of a full record that lacks a field."""
+    written = json.loads(record_to_json(FULL))
+    del written["record"][field]
+    return json.dumps(written).encode()
+
+
+@pytest.mark.parametrize("record", [EMPTY, FULL, evolve(FULL, failure=None, access=None, rejected_at=None)])
+def test_a_record_comes_back_as_it_was_written(record):
+    """Every field survives, bytes and fractions of seconds to the last bit."""
+    assert record_from_json(record_to_json(record)) == record
+
+
+def test_every_field_of_a_record_is_written():
+    """Nothing that the sharers of a record know in common is left out, nor of a failure."""
+    written = json.loads(record_to_json(FULL))
+    assert written["format"] == 1
+    assert written["record"].keys() == {field.name for field in fields(Record)}
+    assert written["record"]["failure"] == asdict(FAILURE)
+
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+texts = st.none() | st.text(st.characters())
+failures = st.builds(
+    Failure,
+    kind=st.sampled_from(["connection", "response", "credentials", "rate_limited", "invalid"]),
+    message=st.text(st.characters()),
+    status=st.none() | st.integers(0, 999),
+    type=texts,
+    title=texts,
+    name=texts,
+    retry_after=st.none() | numbers,
+    sent=st.booleans(),
+)
+records = st.builds(
+    Record,
+    version=texts,
+    access=st.none() | st.binary(),
+    lifetime=numbers,
+    committed_at=st.none() | numbers,
+    ends_at=numbers,
+    refresh=st.none() | st.binary(),
+    claim_id=texts,
+    claim_until=numbers,
+    not_before=numbers,
+    failure=st.none() | failures,
+    failures=st.integers(0, 1 << 53),
+    failing_since=numbers,
+    rejected_at=st.none() | numbers,
+    throttle=numbers,
+    throttled_until=numbers,
+)
+
+
+@given(records)
+def test_any_record_comes_back_as_it_was_written(record):
+    """Whatever is in a record, lone surrogates too, it is plain ASCII in the file and the same afterwards."""
+    written = record_to_json(record)
+    assert written.isascii()
+    assert record_from_json(written) == record
+
+
+@given(failures)
+def test_any_failure_comes_back_as_it_was_written(failure):
+    """A failure by itself travels as text."""
+    written = failure_to_json(failure)
+    assert written.isascii()
+    assert failure_from_json(written) == failure
+
+
+UNREADABLE = {
+    "empty": b"",
+    "cut short": bytes(record_to_json(FULL))[:-1],
+    "its first half": bytes(record_to_json(FULL))[: len(record_to_json(FULL)) // 2],
+    "twice": bytes(record_to_json(FULL)) * 2,
+    "zeros, as after a power cut": b"\x00" * 400,
+    "no text": b"\xff\xfe\xfd",
+    "another encoding": bytes(record_to_json(FULL)).decode().encode("utf-16"),
+    "a byte-order mark": b"\xef\xbb\xbf" + bytes(record_to_json(FULL)),
+    "foreign": b"# a configuration file",
+    "null": b"null",
+    "a list": b"[]",
+    "a number": b"1",
+    "an object": b"{}",
+    "no record": b'{"format":1}',
+    "a record that is a list": b'{"format":1,"record":[]}',
+    "an empty record": b'{"format":1,"record":{}}',
+    "more beside the record": b'{"more":1,' + bytes(record_to_json(FULL))[1:],
+    "the next format": bytes(record_to_json(FULL)).replace(b'"format":1', b'"format":2'),
+    "a format that is true": bytes(record_to_json(FULL)).replace(b'"format":1', b'"format":true'),
+    "a format that is a fraction": bytes(record_to_json(FULL)).replace(b'"format":1', b'"format":1.0'),
+    "a field twice": bytes(record_to_json(FULL)).replace(b'"failures":3', b'"failures":3,"failures":3'),
+    "a field more": changed(more=1),
+    "a field less": without("throttle"),
+    "deep nesting": b"[" * 100_000,
+    "deep nesting in a field": b'{"format":1,"record":' + b'{"a":' * 100_000,
+    "too large": bytes(record_to_json(FULL)) + b" " * MAX_SIZE,
+    "NaN": changed(lifetime=math.nan),
+    "Infinity": changed(ends_at=math.inf),
+    "-Infinity": changed(claim_until=-math.inf),
+    "an exponent out of range": bytes(record_to_json(FULL)).replace(b'"lifetime":3600.0', b'"lifetime":1e999'),
+    "a huge number": bytes(record_to_json(FULL)).replace(b'"lifetime":3600.0', b'"lifetime":' + b"9" * 4000),
+    "a number of 5,000 digits": bytes(record_to_json(FULL)).replace(b'"failures":3', b'"failures":' + b"9" * 5000),
+    "a number as text": changed(lifetime="3600"),
+    "a number as truth": changed(lifetime=True),
+    "no number": changed(lifetime=None),
+    "a text as a number": changed(version=7),
+    "a text as an object": changed(claim_id={}),
+    "a count below 0": changed(failures=-1),
+    "a count as a fraction": changed(failures=3.0),
+    "a count as truth": changed(failures=True),
+    "a count out of range": changed(failures=(1 << 53) + 1),
+    "a part as a number": changed(access=1),
+    "a part that is no base64": changed(access="*secret*"),
+    "a part in half a base64": changed(refresh="cmVm0"),
+    "a part in other letters": changed(refresh="é"),
+    "a failure as text": changed(failure="down"),
+    "a failure of another kind": changed(failure=asdict(FAILURE) | {"kind": "secret"}),
+    "a failure with a field more": changed(failure=asdict(FAILURE) | {"more": 1}),
+    "a failure with a field less": changed(failure={"kind": "connection", "message": "down"}),
+    "a failure sent as a number": changed(failure=asdict(FAILURE) | {"sent": 1}),
+    "a failure with a status in text": changed(failure=asdict(FAILURE) | {"status": "429"}),
+}
+
+
+@pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_what_is_no_record_is_one_clear_error(data):
+    """Anything else than a whole record of this format is refused, and the error holds nothing of it."""
+    with pytest.raises(TokenStoreError, match="cannot be read") as caught:
+        record_from_json(data)
+    error = caught.value
+    assert str(error) == "the stored record cannot be read: it is damaged, or was written by something else"
+    assert error.__cause__ is None
+    assert error.__context__ is None
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_at_all_break_the_reading(data):
+    """Whatever bytes are there, they are a record or a `TokenStoreError`."""
+    with pytest.raises(TokenStoreError):
+        record_from_json(data)
+
+
+@given(st.data())
+def test_no_single_damaged_byte_breaks_the_reading(data):
+    """A record with a byte changed is read as a record or refused, and nothing else happens."""
+    written = bytearray(record_to_json(FULL))
+    written[data.draw(st.integers(0, len(written) - 1))] = data.draw(st.integers(0, 255))
+    with suppress(TokenStoreError):
+        assert isinstance(record_from_json(bytes(written)), Record)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "{}",
+        '"down"',
+        "[" * 100_000,
+        failure_to_json(FAILURE)[:-1],
+        failure_to_json(FAILURE).replace("2.5", "NaN"),
+    ],
+)
+def test_what_is_no_failure_is_one_clear_error(text):
+    """A failure is read as strictly as a record."""
+    with pytest.raises(TokenStoreError, match="the stored failure cannot be read") as caught:
+        failure_from_json(text)
+    assert caught.value.__context__ is None
+
+
+def test_a_record_with_a_number_that_is_none_is_not_written():
+    """JSON has no word for infinity, so nobody could read it back."""
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        record_to_json(evolve(EMPTY, lifetime=math.inf))
+
+
+def test_parts_are_masked_wherever_they_are_shown():
+    """What was read shows neither of its parts, and what is to be written shows nothing."""
+    read = record_from_json(record_to_json(FULL))
+    assert isinstance(read.access, SecretBytes)
+    assert isinstance(read.refresh, SecretBytes)
+    assert "refresh" not in repr(read).replace("refresh=", "")
+    assert repr(record_to_json(FULL)) == f"b'{MASK}'"

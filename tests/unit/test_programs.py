@@ -1,0 +1,182 @@
+"""The README's blocks, the examples and the demo, run as a reader would run them."""
+
+import asyncio
+import os
+import re
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from apivideo_auth.emulator import Emulator
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Emulator]:
+    """A local api.video."""
+    async with Emulator() as emulator:
+        yield emulator
+
+
+async def run(*arguments: str, server: Emulator | None = None, **variables: str) -> tuple[int, str, str]:
+    """Run Python as a process whose environment names the server, or none; return its exit code and outputs."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("APIVIDEO_")}
+    if server is not None:
+        environment |= {"APIVIDEO_API_KEY": server.api_key, "APIVIDEO_BASE_URL": server.url}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-W",
+        "error",
+        *arguments,
+        cwd=ROOT,
+        env=environment | variables,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+async def test_every_block_of_the_readme_runs(server: Emulator, block: str) -> None:
+    """Each Python block of the README is a program that works with the environment set, as it says."""
+    code, _, err = await run("-c", block, server=server)
+    assert (code, err) == (0, "")
+    assert server.calls
+
+
+def test_the_readme_begins_with_ten_lines() -> None:
+    """The first block is short enough to be taken in at a glance."""
+    assert len([line for line in BLOCKS[0].splitlines() if line.strip()]) <= 10
+
+
+async def test_the_script_lists_videos(server: Emulator) -> None:
+    """examples/script.py works with a key, and without one against a local server."""
+    code, out, err = await run("examples/script.py")
+    assert (code, err) == (0, "")
+    assert out.endswith("  A first video\n")
+    code, out, err = await run("examples/script.py", server=server)
+    assert (code, out, err) == (0, "", "")
+    assert [call.path for call in server.calls] == ["/auth/api-key", "/videos"]
+
+
+async def test_the_service_serves(unused_port: int) -> None:
+    """examples/service.py passes requests on, tells its health, and ends cleanly on SIGTERM."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("APIVIDEO_")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-u",
+        "examples/service.py",
+        cwd=ROOT,
+        env=environment | {"PORT": str(unused_port)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert b"Running on" in await process.stdout.readline()
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{unused_port}") as session:
+            async with session.post("/videos", json={"title": "Made up"}) as response:
+                assert response.status == 201
+            async with session.get("/videos") as response:
+                assert [video["title"] for video in (await response.json())["data"]] == ["Made up"]
+            async with session.get("/health") as response:
+                assert (response.status, (await response.json())["phase"]) == (200, "fresh")
+    finally:
+        process.terminate()
+        _, err = await process.communicate()
+    assert process.returncode == 0, err
+
+
+@pytest.fixture
+async def unused_port() -> int:
+    """A port that was free a moment ago."""
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        return server.sockets[0].getsockname()[1]
+
+
+async def test_the_demo_ends_with_no_failure() -> None:
+    """A short demo crosses renewals and a revocation, prints its summary alone to standard output, and exits 0."""
+    code, out, err = await run("-m", "apivideo_auth", "demo", "--seconds", "4", "--ttl", "2", "--workers", "5")
+    assert code == 0, err
+    figures = dict(re.findall(r"^ *([a-z ]+?)  (.+)$", out, re.MULTILINE))
+    assert out.startswith("local api.video: no request failed\n")
+    assert figures["failures"] == "0"
+    assert int(figures["renewals"]) >= 2
+    assert figures["revocations"] == "1"
+    assert "generation 1 (fresh)" in err
+
+
+async def test_the_demo_says_what_failed(server: Emulator) -> None:
+    """Against a server that refuses the key the command ends with one line and the code for that."""
+    code, out, err = await run(
+        "-c",
+        "import sys; from apivideo_auth.cli import _demo; _demo.PRODUCTION = sys.argv.pop();"
+        "from apivideo_auth.__main__ import main; main()",
+        "demo",
+        "--live",
+        server.url,
+        APIVIDEO_API_KEY="made-up-wrong-key",
+    )
+    assert (code, out) == (3, "")
+    assert err.startswith("Error: the API key was refused by http://127.0.0.1:")
+    assert "made-up" not in err
+
+
+async def test_live_needs_a_key() -> None:
+    """--live without a key names the variable; --sandbox without --live is a usage error."""
+    code, out, err = await run("-m", "apivideo_auth", "demo", "--live")
+    assert (code, out) == (2, "")
+    assert "APIVIDEO_API_KEY is not set" in err
+    code, _, err = await run("-m", "apivideo_auth", "demo", "--sandbox")
+    assert code == 2
+    assert "--sandbox goes with --live" in err
+
+
+async def test_without_click_the_command_says_what_to_install() -> None:
+    """Without the cli extra the command names it instead of a traceback."""
+    code, out, err = await run(
+        "-c",
+        "import sys; sys.modules['click'] = None; import runpy; sys.argv[1:] = ['demo'];"
+        "runpy.run_module('apivideo_auth', run_name='__main__')",
+    )
+    assert (code, out) == (1, "")
+    assert "install apivideo-auth[cli]" in err
+
+
+OPTIONS = (
+    "-o",
+    "asyncio_mode=auto",
+    "-o",
+    "asyncio_default_fixture_loop_scope=function",
+    "-p",
+    "no:looptime_plugin",
+    "-p",
+    "no:cacheprovider",
+    "-W",
+    "error",
+)
+
+
+def test_the_example_of_a_tested_service_passes(pytester: pytest.Pytester) -> None:
+    """examples/tested_service passes as its reader would run it."""
+    shutil.copytree(ROOT / "examples" / "tested_service", pytester.path, dirs_exist_ok=True)
+    pytester.runpytest_subprocess(*OPTIONS).assert_outcomes(passed=3)
+
+
+def test_the_page_on_testing_passes(pytester: pytest.Pytester) -> None:
+    """The blocks of docs/testing.md are tests that pass."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "testing.md").read_text(), re.DOTALL)
+    pytester.makepyfile(test_real=blocks[0])
+    pytester.runpytest_subprocess("test_real.py", *OPTIONS).assert_outcomes(passed=5)
+    pytester.makeconftest(blocks[1])
+    pytester.makepyfile(test_virtual=blocks[1])
+    pytester.runpytest_subprocess("test_virtual.py", *OPTIONS).assert_outcomes(passed=1)

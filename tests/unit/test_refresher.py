@@ -1,0 +1,137 @@
+"""The refresher at the edges of time and of its one task."""
+
+import asyncio
+
+import pytest
+from attrs import evolve
+
+from apivideo_auth import AuthConnectionError, AuthError, MemoryStore, RefreshPolicy, TokenManager
+from tests.conftest import API_KEY
+from tests.support.doubles import LoopClock, Service
+from tests.support.faulty_store import FaultyStore
+
+pytestmark = pytest.mark.virtual_time
+
+
+class SlowClock(LoopClock):
+    """A clock that goes slower than the event loop's time, by less than the loop can tell."""
+
+    def monotonic(self) -> float:
+        return super().monotonic() * (1 - 1e-13)
+
+
+async def test_a_timer_that_fires_a_hair_early_is_set_again(service: Service) -> None:
+    """An event loop may fire a timer a nanosecond early; the renewal comes, and the loop does not spin."""
+    clock = service.clock = SlowClock()
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        await tokens.get_token()
+        await asyncio.sleep(86_400)
+    assert 30 <= len(service.calls) <= 33
+
+
+async def test_a_pause_that_ends_a_hair_early_is_waited_out(service: Service) -> None:
+    """A caller that wakes a nanosecond before a pause is over waits on, and the loop does not spin."""
+    clock = service.clock = SlowClock()
+    service.answers.extend([AuthConnectionError("made-up outage", sent=False, retry_after=5)] * 3)
+    await asyncio.sleep(100_000)
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        assert (await tokens.get_token()).generation == 1
+    assert len(service.calls) == 4
+
+
+async def test_a_caller_between_the_end_of_a_renewal_and_its_callback(clock: LoopClock, service: Service) -> None:
+    """A caller that runs when the renewal's task is done, but has not been heard of, neither spins nor fails."""
+    loop = asyncio.get_running_loop()
+    service.answers.extend([AuthConnectionError("made-up outage", sent=False)])
+    async with TokenManager(API_KEY, api=service, clock=clock, policy=RefreshPolicy(deadline=5)) as tokens:
+        late: list[asyncio.Task] = []
+
+        # Called in the last step of the renewal's task, so that the new task's first step comes before the callback.
+        def ask(_event: object) -> None:
+            late.append(loop.create_task(tokens.get_token()))
+
+        tokens.subscribe(ask)
+        first = await tokens.get_token()
+        given = await asyncio.gather(*late)
+    assert {token.generation for token in given} == {first.generation}
+    assert len(service.calls) == 2
+
+
+async def test_claims_of_others_without_end_are_an_error(clock: LoopClock, service: Service) -> None:
+    """If others hold the renewal again and again and bring no token, callers are told, and nothing is called."""
+    store = FaultyStore()
+
+    def hold(_operation: str) -> None:
+        if store.inner._accounts:
+            store.record = evolve(store.record, claim_id="somebody", claim_until=clock.monotonic() + 15)
+
+    async with TokenManager(API_KEY, api=service, clock=clock, store=store) as tokens:
+        store.before = hold
+        with pytest.raises(AuthConnectionError, match="other workers hold the renewal"):
+            await tokens.get_token(rejected=None)
+        assert service.calls == []
+
+
+async def test_a_commit_that_is_told_after_close_is_ignored(clock: LoopClock, service: Service) -> None:
+    """A commit of another worker that is heard of while a manager closes starts nothing."""
+    store = MemoryStore()
+    async with TokenManager(API_KEY, api=service, clock=clock, store=store) as other:
+        tokens = TokenManager(API_KEY, api=service, clock=clock, store=store)
+        await tokens.get_token()
+        await tokens.close()
+        tokens._refresher.on_commit()
+        await other.get_token()
+        assert tokens.status().phase == "closed"
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_close_that_is_cancelled_twice_still_closes_the_slot(clock: LoopClock, service: Service) -> None:
+    """Whatever interrupts close(), the manager is closed, and close() can be awaited again."""
+    service.gate = asyncio.Event()
+    tokens = TokenManager(API_KEY, api=service, clock=clock, store=MemoryStore())
+    caller = asyncio.create_task(tokens.get_token())
+    await asyncio.sleep(1)
+    closing = asyncio.create_task(tokens.close())
+    await asyncio.sleep(1)
+    closing.cancel()
+    closing.cancel()
+    await asyncio.wait({closing, caller})
+    await tokens.close()
+    assert tokens.status().phase == "closed"
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("answer", [asyncio.CancelledError(), None, "made-up"], ids=["cancelled", "none", "text"])
+async def test_a_stand_in_that_misbehaves_is_a_failure_like_any_other(clock: LoopClock, answer: object) -> None:
+    """A stand-in that raises CancelledError, or answers no AccessToken, is backed off like any failure."""
+
+    class Odd(Service):
+        async def authenticate(self, payload: object) -> object:
+            self.calls.append(payload)
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+    service = Odd(clock)
+    async with TokenManager(API_KEY, api=service, clock=clock, policy=RefreshPolicy(deadline=1)) as tokens:
+        errors = await asyncio.gather(*(tokens.get_token() for _ in range(3)), return_exceptions=True)
+    assert all(isinstance(error, AuthError) for error in errors)
+    assert len({id(error) for error in errors}) == 3
+    assert len(service.calls) < 30
+
+
+async def test_close_does_not_wait_for_anothers_renewal(clock: LoopClock, service: Service) -> None:
+    """A manager that only waits for another worker's renewal closes at once, and calls nothing afterwards."""
+    service.gate = asyncio.Event()
+    store = MemoryStore()
+    holder = TokenManager(API_KEY, api=service, clock=clock, store=store)
+    waiter = TokenManager(API_KEY, api=service, clock=clock, store=store)
+    callers = [asyncio.create_task(manager.get_token()) for manager in (holder, waiter)]
+    await asyncio.sleep(1)
+    before = clock.monotonic()
+    await waiter.close()
+    assert clock.monotonic() == before
+    service.gate.set()
+    await holder.close()
+    await asyncio.gather(*callers, return_exceptions=True)
+    assert len(service.calls) == 1

@@ -1,0 +1,237 @@
+"""What an answer means: a table of status, headers and body."""
+
+import gzip
+import json
+import zlib
+
+import pytest
+
+from apivideo_auth._failure import Failure
+from apivideo_auth._models import AccessToken, BadRequest, access_token_from, bad_request_from
+from apivideo_auth._response import BODY_LIMIT, parse_response, retry_after
+
+ORIGIN = "https://ws.api.video"
+GOOD = {
+    "token_type": "Bearer",
+    "expires_in": 3600,
+    "access_token": "made-up-access",
+    "refresh_token": "made-up-refresh",
+}
+# 2026-01-01T00:00:00Z
+NOW = 1_767_225_600.0
+
+
+def read(body: object, *, status: int = 200, headers: dict[str, str] | None = None, path: str = "/auth/api-key"):
+    """Decipher one answer."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return parse_response(path, ORIGIN, status, headers or {}, raw, utc=NOW)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, AccessToken("made-up-access", "Bearer", 3600, "made-up-refresh")),
+        ({"token_type": "bEaReR"}, AccessToken("made-up-access", "bEaReR", 3600, "made-up-refresh")),
+        ({"expires_in": "3599"}, AccessToken("made-up-access", "Bearer", 3599, "made-up-refresh")),
+        ({"expires_in": 11}, AccessToken("made-up-access", "Bearer", 11, "made-up-refresh")),
+        ({"expires_in": 10**18}, AccessToken("made-up-access", "Bearer", 10**18, "made-up-refresh")),
+        ({"refresh_token": None}, AccessToken("made-up-access", "Bearer", 3600, None)),
+        ({"unknown": [1, 2]}, AccessToken("made-up-access", "Bearer", 3600, "made-up-refresh")),
+    ],
+    ids=str,
+)
+def test_a_good_answer_is_a_token(changes: dict, expected: AccessToken) -> None:
+    """What the service documents, and what it may harmlessly vary, is taken."""
+    assert read(GOOD | changes) == expected
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        ("expires_in", AccessToken("made-up-access", "Bearer", 3600, "made-up-refresh")),
+        ("token_type", AccessToken("made-up-access", "bearer", 3600, "made-up-refresh")),
+        ("refresh_token", AccessToken("made-up-access", "Bearer", 3600, None)),
+    ],
+)
+def test_what_is_missing_has_its_documented_default(missing: str, expected: AccessToken) -> None:
+    """No field but the access token is needed; an assumed lifetime says that it is assumed."""
+    token = read({name: value for name, value in GOOD.items() if name != missing})
+    assert token == expected
+    assert token.lifetime_assumed == (missing == "expires_in")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"access_token": None}, "a string is expected"),
+        ({"access_token": 5}, "a string is expected"),
+        ({"access_token": {"a": 1}}, "a string is expected"),
+        ({"access_token": ["x"]}, "a string is expected"),
+        ({"access_token": ""}, "access_token is empty"),
+        ({"access_token": "made up"}, "cannot carry"),
+        ({"access_token": "made-up\r\nX-Evil: 1"}, "cannot carry"),
+        ({"access_token": "made-up\x00"}, "cannot carry"),
+        ({"access_token": "made-up-é"}, "cannot carry"),
+        ({"access_token": "made-up\n"}, "cannot carry"),
+        ({"refresh_token": 5}, "string"),
+        ({"refresh_token": ""}, "refresh_token is empty"),
+        ({"refresh_token": "made up"}, "cannot carry"),
+        ({"token_type": "mac"}, "not bearer"),
+        ({"token_type": None}, "a string is expected"),
+        ({"token_type": 1}, "a string is expected"),
+        ({"expires_in": None}, "an integer is expected"),
+        ({"expires_in": 0}, "more than 0"),
+        ({"expires_in": -1}, "more than 0"),
+        ({"expires_in": 3599.9}, "an integer is expected"),
+        ({"expires_in": True}, "an integer is expected"),
+        ({"expires_in": "soon"}, "an integer is expected"),
+        ({"expires_in": "-5"}, "an integer is expected"),
+        ({"expires_in": ""}, "an integer is expected"),
+        ({"expires_in": "9" * 21}, "an integer is expected"),
+        ({"expires_in": [3600]}, "an integer is expected"),
+    ],
+    ids=str,
+)
+def test_a_wrong_field_is_an_invalid_response(changes: dict, why: str) -> None:
+    """Each field of a wrong type or value is one failure that says which, and nothing of the value."""
+    failure = read(GOOD | changes)
+    assert isinstance(failure, Failure)
+    assert failure.kind == "invalid"
+    assert why in failure.message
+    assert "made-up-access" not in failure.message
+
+
+BOMB = gzip.compress(b" " * 100_000_000)[:BODY_LIMIT]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "why"),
+    [
+        (b"", {}, "empty"),
+        (b"  \n", {}, "empty"),
+        (b"null", {}, "no JSON object"),
+        (b"[]", {}, "no JSON object"),
+        (b'"made-up"', {}, "no JSON object"),
+        (b"{}", {}, "access_token is missing"),
+        (b"<html>made-up</html>", {"Content-Type": "text/html; charset=utf-8"}, "HTML"),
+        (b"made-up", {"Content-Type": "application/json"}, "not JSON"),
+        (b'{"access_token": "made-up', {}, "not JSON"),
+        (b'{"access_token": NaN}', {}, "not JSON"),
+        (b'{"expires_in": ' + b"9" * 5000 + b"}", {}, "not JSON"),
+        (b"[" * 60_000, {}, "not JSON"),
+        (b'{"a":' * 10_000, {}, "not JSON"),
+        (b"\xff\xfe{\x00}\x00", {}, "not UTF-8"),
+        ("{}".encode("utf-16-le"), {}, "not JSON"),
+        (b"\xef\xbb\xbf{}", {}, "not JSON"),
+        (b'{"access_token": "\xff"}', {}, "not UTF-8"),
+        (b" " * (BODY_LIMIT + 1), {}, "longer than 65536"),
+        (BOMB, {"Content-Encoding": "gzip"}, "longer than 65536"),
+        (b"made-up", {"Content-Encoding": "gzip"}, "content encoding"),
+        (b"made-up", {"Content-Encoding": "br"}, "content encoding"),
+    ],
+    ids=range(21),
+)
+def test_a_body_that_is_no_document_is_an_invalid_response(body: bytes, headers: dict, why: str) -> None:
+    """Whatever the body is, the failure says what is wrong with it, and nothing of it."""
+    failure = read(body, headers=headers)
+    assert isinstance(failure, Failure)
+    assert failure.kind == "invalid"
+    assert why in failure.message
+    assert "made-up" not in failure.message
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("identity", bytes)]
+)
+def test_a_compressed_answer_is_read(encoding: str, compress) -> None:
+    """A server that compresses although it was not asked to is understood."""
+    assert isinstance(read(compress(json.dumps(GOOD).encode()), headers={"Content-Encoding": encoding}), AccessToken)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "credentials"),
+        (401, "credentials"),
+        (403, "credentials"),
+        (429, "rate_limited"),
+        (404, "response"),
+        (405, "response"),
+        (408, "response"),
+        (500, "response"),
+        (503, "response"),
+        (599, "response"),
+        (101, "invalid"),
+        (201, "invalid"),
+        (204, "invalid"),
+        (302, "invalid"),
+        (307, "invalid"),
+        (308, "invalid"),
+    ],
+)
+def test_a_status_has_its_class(status: int, kind: str) -> None:
+    """400, 401 and 403 are refusals, 429 a limit, other errors are the service's, and the rest is invalid."""
+    failure = read(GOOD, status=status, path="/auth/refresh")
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.status) == (kind, status)
+    assert ORIGIN in failure.message
+    assert ("not followed" in failure.message) == (300 <= status < 400)
+
+
+def test_a_refusal_carries_the_documented_fields() -> None:
+    """The error of the service is passed on as data, and the message says what to look at."""
+    link = "https://docs.api.video/reference/authentication-invalid-user-credentials"
+    body = {"type": link, "title": "The user credentials were incorrect.", "name": "", "status": 400}
+    failure = read(body, status=400)
+    assert isinstance(failure, Failure)
+    assert (failure.type, failure.title, failure.name) == (link, "The user credentials were incorrect.", None)
+    assert "is it a sandbox key" in failure.message
+
+
+def test_texts_of_the_service_are_clipped_and_printable() -> None:
+    """A hostile title cannot flood a log nor move a cursor."""
+    failure = read({"title": "x" * 10_000 + "\x1b[2J", "type": "a\nb"}, status=500)
+    assert isinstance(failure, Failure)
+    assert len(failure.message) < 300
+    assert failure.type == "ab"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "5"}, 5.0),
+        ({"Retry-After": " 5 "}, 5.0),
+        ({"Retry-After": "0"}, 0.0),
+        ({"Retry-After": "-5"}, 0.0),
+        ({"Retry-After": "1.5"}, 1.5),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "inf"}, None),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": ""}, None),
+        ({"Retry-After": "9" * 5000}, None),
+        ({"Retry-After": "Thu, 01 Jan 2026 00:00:30 GMT"}, 30.0),
+        ({"Retry-After": "Wed, 31 Dec 2025 23:59:00 GMT"}, 0.0),
+        ({"Retry-After": "Thu, 99 Jan 2026 00:00:30 GMT"}, None),
+        ({"X-RateLimit-Retry-After": "7"}, 7.0),
+        ({"X-RateLimit-Retry-After": "7", "Retry-After": "3"}, 7.0),
+        ({"X-RateLimit-Retry-After": "x", "Retry-After": "3"}, 3.0),
+        ({"Retry-After": "86400"}, 86_400.0),
+    ],
+    ids=str,
+)
+def test_what_the_server_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+    """Seconds and dates are understood, nonsense is none, and of two wishes the longer one counts."""
+    assert retry_after(headers, utc=NOW) == seconds
+
+
+def test_structuring_takes_objects_alone() -> None:
+    """Structuring is strict about what a token is, and lenient about what an error is."""
+    with pytest.raises(TypeError):
+        access_token_from([])
+    assert bad_request_from([]) == BadRequest()
+    problem = {"type": "t", "title": "T", "name": "n", "status": 400}
+    assert bad_request_from(problem | {"problems": [problem, 5]}) == BadRequest(
+        "t", "T", "n", 400, (BadRequest("t", "T", "n", 400), BadRequest())
+    )
+    assert bad_request_from({"type": 5, "title": None, "status": True}) == BadRequest()
