@@ -8,7 +8,7 @@ import math
 import zlib
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 from apivideo_auth._failure import Failure
 from apivideo_auth._models import AccessToken, BadRequest, access_token_from, bad_request_from
@@ -21,7 +21,7 @@ _REFUSED = (400, 401, 403)
 _TOO_MANY_REQUESTS = 429
 _TEXT_LIMIT = 200
 
-Endpoint = Literal["/auth/api-key", "/auth/refresh"]
+Endpoint: TypeAlias = Literal["/auth/api-key", "/auth/refresh"]
 
 
 def parse_response(  # noqa: PLR0911, PLR0913  one return for each class of answer, one argument for each part of it
