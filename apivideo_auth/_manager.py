@@ -12,13 +12,13 @@ import aiohttp
 from multidict import CIMultiDict
 
 from apivideo_auth import events
-from apivideo_auth._api import AuthenticationApi, origin_headers
+from apivideo_auth._api import AuthenticationApi, TokenEndpoints, origin_headers
 from apivideo_auth._clock import SYSTEM_CLOCK, Clock
 from apivideo_auth._middleware import BearerAuth
 from apivideo_auth._models import AuthenticatePayload
 from apivideo_auth._policy import RefreshPolicy
 from apivideo_auth._refresher import Refresher
-from apivideo_auth._renewal import Account, TokenEndpoints
+from apivideo_auth._renewal import Account
 from apivideo_auth._secrets import masked
 from apivideo_auth._state import ManagerStatus, State
 from apivideo_auth._token import Token
@@ -90,7 +90,7 @@ class TokenManager:
                 trust_env=trust_env,
                 attempt_timeout=policy.attempt_timeout,
             )
-            self._own_api.keep_time_by(clock)
+            self._own_api.clock = clock
         else:
             check_methods("api", api, "authenticate", "refresh")
             if connector is not None or application is not None or trust_env:

@@ -3,10 +3,11 @@
 import asyncio
 import uuid
 from collections.abc import Callable
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 from attrs import field, frozen
 
+from apivideo_auth._api import TokenEndpoints
 from apivideo_auth._clock import Clock
 from apivideo_auth._errors import failure_from
 from apivideo_auth._failure import Failure
@@ -28,18 +29,6 @@ from apivideo_auth._secrets import Secret, SecretBytes
 from apivideo_auth.stores._base import Slot
 
 Path: TypeAlias = Literal["/auth/api-key", "/auth/refresh"]
-
-
-class TokenEndpoints(Protocol):
-    """What a renewal calls: an `AuthenticationApi`, or a stand-in."""
-
-    async def authenticate(self, payload: AuthenticatePayload) -> AccessToken:
-        """Ask for a token with the API key."""
-        ...
-
-    async def refresh(self, payload: RefreshTokenPayload) -> AccessToken:
-        """Ask for a token with a refresh token."""
-        ...
 
 
 @frozen(kw_only=True)
@@ -228,8 +217,7 @@ async def _call(account: Account, refresh: bytes | None) -> AccessToken | Failur
         # Nobody cancelled this task: the error is the stand-in's own.
         return failure_from(error)
     except Exception as error:  # noqa: BLE001  as above
-        sent = "" if refresh is None else refresh.decode()
-        return failure_from(error).redacted(account.credentials.api_key, Secret(sent))
+        return failure_from(error, account.credentials.api_key, "" if refresh is None else Secret(refresh.decode()))
     if isinstance(answer, AccessToken):
         return answer
     return Failure(kind="invalid", message=f"the api answered a {type(answer).__name__}, not an AccessToken")
