@@ -267,7 +267,8 @@ async def test_g09_an_echo_is_masked_before_it_is_cut(
     mocked: aioresponses, status: int, before: str, length: int
 ) -> None:
     """A response that repeats the secret, or 16 or more characters of its beginning, shows none of it wherever texts
-    are cut, for the API key and the refresh token alike."""
+    are cut, for the API key and the refresh token alike.
+    """
     body = dict.fromkeys(("title", "type", "name"), before + LONG[:length] + "\x00")
     for path in ("api-key", "refresh"):
         mocked.post(f"https://ws.api.video/auth/{path}", status=status, payload=body)
@@ -335,7 +336,8 @@ def test_g09_tools_that_shorten_strings_show_no_secret() -> None:
 @pytest.mark.parametrize("body", [None, b"made-up body", {"a": "form"}], ids=["none", "bytes", "form"])
 async def test_g09_a_connection_that_dies_before_the_write_shows_no_header(body: object) -> None:
     """If a connection is closed before the request is written, no frame of the traceback shows the token: not aiohttp's
-    writer, which holds the bytes of the header."""
+    writer, which holds the bytes of the header.
+    """
 
     async def cut(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         send = request.send
