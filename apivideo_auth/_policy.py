@@ -23,7 +23,7 @@ MAX_EXPONENTIAL_BACKOFF: Final = 30.0
 MAX_RETRY_AFTER: Final = 60.0
 """A server's `Retry-After` is honoured up to this."""
 REJECTED_KEY_BACKOFF: Final = 60.0
-"""A rejected API key is not tried again for this long."""
+"""A rejected API key, or a URL without the endpoints, is not tried again for this long."""
 MAX_BACKOFF: Final = 60.0
 """No backoff is longer; a record that says so is damaged."""
 
@@ -155,17 +155,12 @@ def backoff_after(failure: Failure, *, failures: int, jitter: float) -> float:
 
     Full jitter: the backoff lies anywhere between 0 and the bound that doubles with each failure.
     """
-    if failure.kind == "credentials":
+    if not failure.retryable:
         return REJECTED_KEY_BACKOFF
     bound = min(INITIAL_BACKOFF * 2.0 ** min(failures - 1, 16), MAX_EXPONENTIAL_BACKOFF)
     asked = failure.retry_after
     honoured = min(asked, MAX_RETRY_AFTER) if asked is not None and asked > 0 else 0.0
     return max(bound * jitter, honoured)
-
-
-def waiting_helps(failure: Failure) -> bool:
-    """Return whether the same call may succeed later without a change by the user."""
-    return failure.kind != "credentials"
 
 
 def store_backoff(failures: int, *, jitter: float) -> float:

@@ -219,8 +219,7 @@ class Renewer:
             # Nobody cancelled this task, so the stand-in raised the error itself.
             return failure_from(error)
         except Exception as error:  # noqa: BLE001  see the docstring
-            secrets = (self.credentials.api_key, None if refresh is None else Secret(refresh.decode()))
-            return failure_from(error).redacted(*secrets)
+            return failure_from(error, self.credentials.api_key, "" if refresh is None else Secret(refresh.decode()))
         if isinstance(response, AccessToken):
             return response
         return Failure(kind="invalid", message=f"the api returned a {type(response).__name__}, not an AccessToken")

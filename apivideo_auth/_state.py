@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from attrs import define, field, frozen
 
 from apivideo_auth._failure import Failure
-from apivideo_auth._policy import Moments, RefreshPolicy, is_usable, waiting_helps
+from apivideo_auth._policy import Moments, RefreshPolicy, is_usable
 
 if TYPE_CHECKING:
     from apivideo_auth._record import Backoff, SharedToken
@@ -66,7 +66,7 @@ class BackoffState:
 
     def exceeds(self, deadline: float) -> bool:
         """Return whether the next call comes too late for a caller who waits."""
-        return not waiting_helps(self.failure) or self.until > self.failing_since + deadline
+        return not self.failure.retryable or self.until > self.failing_since + deadline
 
 
 @frozen(kw_only=True)
@@ -144,7 +144,7 @@ class State:
             return None
         due = self.current.moments.stale_from
         if self.backoff is not None:
-            if not waiting_helps(self.backoff.failure):
+            if not self.backoff.failure.retryable:
                 return None
             due = max(due, self.backoff.until)
         return due if due < self.current.moments.expired_from else None
