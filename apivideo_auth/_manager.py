@@ -27,7 +27,7 @@ from apivideo_auth._validation import check_callable, check_instance, check_meth
 from apivideo_auth.stores._base import TokenStore
 from apivideo_auth.stores._failover import FailoverSlot
 from apivideo_auth.stores._memory import MemoryStore
-from apivideo_auth.stores._opening import open_slot
+from apivideo_auth.stores._encrypted import open_slot
 
 _DEFAULT_POLICY: Final = RefreshPolicy()
 

@@ -11,8 +11,7 @@ from typing import Any, Self
 
 from apivideo_auth._record import EMPTY, Claim, Commit, Record
 from apivideo_auth._secrets import SecretBytes
-from apivideo_auth.stores._file import FileStore
-from apivideo_auth.stores._file_slot import FileSlot
+from apivideo_auth.stores._file import FileSlot, FileStore
 from apivideo_auth.stores._json import record_from_json
 from tests.support.doubles import START_OF_2026, ManualClock
 

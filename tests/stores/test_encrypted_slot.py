@@ -8,10 +8,9 @@ from attrs import define, evolve, field
 from apivideo_auth._errors import TokenStoreError
 from apivideo_auth._failure import Failure
 from apivideo_auth._record import Backoff, Busy, Changed, Claim, ClaimLost, Commit, Done, Granted, Record, Release
-from apivideo_auth._seal import Sealer
 from apivideo_auth._secrets import SecretBytes
+from apivideo_auth.stores._encrypted import Cipher, EncryptedSlot
 from apivideo_auth.stores._memory import MemorySlot, MemoryStore
-from apivideo_auth.stores._sealed import SealedSlot
 from tests.support.doubles import ManualClock
 
 LEASE = 15.0
@@ -25,10 +24,10 @@ class Place:
     store: MemoryStore = field(factory=MemoryStore)
     told: list[str] = field(factory=list)
 
-    def slot(self, name: str = "worker", api_key: str = "made-up-api-key") -> SealedSlot:
+    def slot(self, name: str = "worker", api_key: str = "made-up-api-key") -> EncryptedSlot:
         """Return a worker's slot."""
         bare = self.store.open("account", clock=self.clock, on_commit=lambda: self.told.append(name))
-        return SealedSlot(bare, Sealer(api_key, "account"))
+        return EncryptedSlot(bare, Cipher(api_key, "account"))
 
     @property
     def record(self) -> Record:
@@ -62,7 +61,7 @@ def commit(name: str) -> Commit:
     )
 
 
-async def renewed(slot: SealedSlot, name: str, seen: str | None = None) -> None:
+async def renewed(slot: EncryptedSlot, name: str, seen: str | None = None) -> None:
     """Claim and commit."""
     assert isinstance(await slot.claim(claim(name, seen)), Granted)
     assert await slot.commit(commit(name)) == Done()
@@ -150,7 +149,7 @@ async def test_the_rest_of_a_slot_is_the_stores(place):
     await slot.close()
     await other.close()
     assert not place.store._accounts["account"].slots
-    assert repr(slot).startswith("<SealedSlot <")
+    assert repr(slot).startswith("<EncryptedSlot <")
 
 
 async def test_an_access_token_that_does_not_open_is_reported_once_and_replaced(place):
@@ -158,7 +157,7 @@ async def test_an_access_token_that_does_not_open_is_reported_once_and_replaced(
     await renewed(place.slot(), "first")
     place.alter(access=b"put there by somebody without the key")
     slot = place.slot()
-    with pytest.raises(TokenStoreError, match="access token does not open"):
+    with pytest.raises(TokenStoreError, match="access token cannot be decrypted"):
         await slot.claim(claim("second"))
     granted = await slot.claim(claim("second"))
     assert isinstance(granted, Granted)
@@ -218,7 +217,7 @@ async def test_a_refresh_token_that_does_not_open_leaves_the_record(place):
     slot = place.slot()
     await renewed(slot, "first")
     place.alter(refresh=b"foreign")
-    with pytest.raises(TokenStoreError, match="refresh token does not open"):
+    with pytest.raises(TokenStoreError, match="refresh token cannot be decrypted"):
         await slot.claim(claim("second", seen="first"))
     assert place.record.claim_id is None
     granted = await slot.claim(claim("third", seen="first"))

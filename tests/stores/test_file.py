@@ -17,10 +17,8 @@ from apivideo_auth._errors import TokenStoreError
 from apivideo_auth._failure import Failure
 from apivideo_auth._record import Backoff, Busy, Changed, ClaimLost, Done, Granted, Release
 from apivideo_auth._secrets import fingerprint
-from apivideo_auth.stores import _file_slot
 from apivideo_auth.stores._base import TokenStore
-from apivideo_auth.stores._file import FileStore
-from apivideo_auth.stores._file_slot import FileSlot
+from apivideo_auth.stores._file import FileSlot, FileStore
 from tests.stores.file_workers import ACCOUNT, LEASE, Workers, claim, commit, nobody, threads
 from tests.support.doubles import START_OF_2026, ManualClock
 
@@ -221,7 +219,7 @@ async def test_waiting_for_a_first_record_begins_with_what_is_there(workers):
     other = workers.slot(FileStore(workers.folder))
     await other.claim(claim("first"))
     slot = workers.slot()
-    while slot._seen is None:
+    while slot._stamp is None:
         await slot.changed(0.05)
     await other.commit(commit("first"))
     await asyncio.wait_for(slot.changed(LEASE), 5.0)
@@ -241,10 +239,10 @@ async def test_a_cancelled_claim_that_was_granted_is_given_back(workers):
     loop = asyncio.get_running_loop()
     change, reached, gate = slot._file.change, asyncio.Event(), threading.Event()
 
-    def change_after_the_gate(transition, patience):
+    def change_after_the_gate(*arguments):
         loop.call_soon_threadsafe(reached.set)
         gate.wait()
-        return change(transition, patience)
+        return change(*arguments)
 
     slot._file.change = change_after_the_gate
     claiming = asyncio.create_task(slot.claim(claim("second", seen="first")))
@@ -267,10 +265,10 @@ async def test_a_cancelled_claim_that_was_not_granted_gives_nothing_back(workers
         workers.put(content)
     before = workers.file.read_bytes()
     gate = threading.Event()
-    slot._worker.submit(gate.wait)
+    slot._thread.submit(gate.wait)
     claiming = asyncio.create_task(slot.claim(claim("second")))
     await asyncio.sleep(0)
-    job = slot._worker.submit(lambda: None)
+    job = slot._thread.submit(lambda: None)
     gate.set()
     # The claim is done, and its caller does not know yet.
     job.result()
@@ -287,7 +285,7 @@ async def test_a_claim_that_is_cancelled_in_the_queue_is_never_made(workers):
     await slot.claim(claim("first"))
     await slot.commit(commit("first"))
     gate = threading.Event()
-    slot._worker.submit(gate.wait)
+    slot._thread.submit(gate.wait)
     claiming = asyncio.create_task(slot.claim(claim("second", seen="first")))
     await asyncio.sleep(0)
     claiming.cancel()
@@ -342,7 +340,7 @@ async def test_a_cancelled_closing_still_ends_the_thread(workers):
     slot = workers.slot()
     await slot.read()
     gate = threading.Event()
-    slot._worker.submit(gate.wait)
+    slot._thread.submit(gate.wait)
     (thread,) = [thread for thread in threading.enumerate() if thread.name.startswith("apivideo-auth-files")]
     closing = asyncio.create_task(slot.close())
     await asyncio.sleep(0)
@@ -407,11 +405,11 @@ async def test_a_process_that_was_forked_shares_neither_slots_nor_thread(workers
     with monkeypatch.context() as patch:
         patch.setattr(os, "getpid", lambda: parent + 1)
         after = workers.slot()
-    assert after._worker is not before._worker
+    assert after._thread is not before._thread
     await after.claim(claim("first"))
     await after.commit(commit("first"))
     assert told == []
-    await before._worker.stop()
+    await before.close()
 
 
 async def test_a_closed_slot_serves_no_more(workers):
@@ -421,7 +419,7 @@ async def test_a_closed_slot_serves_no_more(workers):
     await asyncio.sleep(0.01)
     await slot.close()
     await asyncio.wait_for(waiting, 5.0)
-    with pytest.raises(TokenStoreError, match="let go"):
+    with pytest.raises(TokenStoreError, match="has closed"):
         await slot.read()
     assert not threads()
 

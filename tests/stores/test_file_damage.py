@@ -139,7 +139,7 @@ async def test_a_file_in_the_folders_place_is_refused(workers):
     slot = workers.slot()
     with pytest.raises(TokenStoreError):
         await slot.claim(claim("first"))
-    with pytest.raises(TokenStoreError, match="no folder"):
+    with pytest.raises(TokenStoreError, match="not a directory"):
         await slot.read()
     assert workers.folder.read_bytes() == b"a file"
 

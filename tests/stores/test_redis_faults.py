@@ -17,7 +17,7 @@ from apivideo_auth._record import (
     Release,
     SharedToken,
 )
-from apivideo_auth.stores.redis import _client as _redis_client
+from apivideo_auth.stores.redis import _connection
 from apivideo_auth.stores.redis._store import RedisStore
 from tests.stores.redis_workers import FAILURE, PREFIX, Answering, claimed, committed, eventually, get, put, shown
 from tests.support.redis_server import RedisServer
@@ -134,7 +134,7 @@ async def test_a_claim_that_is_cancelled_twice_ends(own_redis, slots):
 
 async def test_a_client_that_ignores_cancelling_keeps_the_budget(monkeypatch, slots):
     """A cancellation that gets lost on its way, as in `asyncio.wait_for`, neither breaks the budget nor the end."""
-    monkeypatch.setattr(_redis_client, "BUDGET", 0.05)
+    monkeypatch.setattr(_connection, "BUDGET", 0.05)
 
     class Deaf(Answering):
         async def answer(self) -> object:

@@ -12,7 +12,7 @@ from apivideo_auth._record import (
     Record,
     Release,
 )
-from apivideo_auth.stores.redis import _subscription as _redis_feed
+from apivideo_auth.stores.redis import _subscription
 from apivideo_auth.stores.redis._store import RedisStore
 from tests.stores.redis_workers import (
     FAILURE,
@@ -124,7 +124,7 @@ async def test_changed_ends_with_the_slot(store, slots, account):
 
 async def test_a_cut_subscription_comes_back_and_tells(own_redis, slots, account, monkeypatch, no_polling):
     """A subscription that was cut is made again; since commits may have been missed, waiters and managers look."""
-    monkeypatch.setattr(_redis_feed, "INITIAL_RECONNECT_DELAY", 0.05)
+    monkeypatch.setattr(_subscription, "INITIAL_RECONNECT_DELAY", 0.05)
     calls: list[str] = []
     waiter = slots(RedisStore(own_redis.url), account, lambda: calls.append("look"))
     holder = slots(RedisStore(own_redis.url), account)
@@ -163,9 +163,9 @@ async def test_a_store_listens_to_what_is_open(redis_server, store, slots, accou
 
 async def test_a_server_that_fell_silent_is_noticed(own_redis, slots, monkeypatch):
     """A subscription asks now and then whether the server is there; it is dropped when no answer comes."""
-    monkeypatch.setattr(_redis_feed, "QUIET", 0.05)
-    monkeypatch.setattr(_redis_feed, "PATIENCE", 0.3)
-    monkeypatch.setattr(_redis_feed, "INITIAL_RECONNECT_DELAY", 0.05)
+    monkeypatch.setattr(_subscription, "PING_AFTER", 0.05)
+    monkeypatch.setattr(_subscription, "PING_TIMEOUT", 0.3)
+    monkeypatch.setattr(_subscription, "INITIAL_RECONNECT_DELAY", 0.05)
     slot = slots(RedisStore(own_redis.url))
     await slot.read()
     await subscribed(own_redis, "account", 1)

@@ -17,7 +17,7 @@ from apivideo_auth._record import (
     Record,
     Release,
 )
-from apivideo_auth.stores.redis import _script as _redis_script
+from apivideo_auth.stores.redis import _script
 from apivideo_auth.stores.redis._store import RedisStore
 from tests.stores.redis_workers import FAILURE, PREFIX, apply, apply_pure, at, claimed, committed, get, put
 from tests.support.record_cases import CASES, differences
@@ -126,7 +126,7 @@ async def test_an_abandoned_record_goes_by_itself(redis_server, store, slots, ac
     await slot.read()
     assert redis_server.run("PTTL", PREFIX + account) <= 1_000_000
     await slot.commit(committed("c"))
-    assert _redis_script.KEPT == 8 * 86_400
+    assert _script.KEPT_FOR == 8 * 86_400
     assert 691_000_000 < redis_server.run("PTTL", PREFIX + account) <= 691_200_000
 
 
