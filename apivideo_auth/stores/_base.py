@@ -53,13 +53,13 @@ class TokenStore(Protocol):
     """Where records are kept. One store may serve several managers and accounts; it keeps accounts apart."""
 
     needs_encryption: bool
-    """Whether others than this process can read what is stored: then it is sealed before it gets here."""
+    """Whether other processes can read what is stored. If so, the store gets encrypted tokens only."""
 
     def open(self, account: str, *, clock: Clock, on_commit: Callable[[], None]) -> Slot:
         """Return the slot of an account; does no I/O.
 
-        `account` is an opaque name. `clock` is for stores that have no clock of their own. `on_commit` is called, in
-        the event loop that opened the slot, after another worker's commit; a store that cannot push may leave it.
+        `account` is an opaque name. `clock` is for stores that have no clock of their own. `on_commit` is called after
+        another worker's commit, in the event loop that uses the slot; a store that cannot push need not call it.
         """
         ...
 

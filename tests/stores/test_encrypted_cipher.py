@@ -1,4 +1,4 @@
-"""Sealing: only the same key, account and part open what was encrypted."""
+"""Encryption: only the same API key, account and part can decrypt."""
 
 import sys
 import traceback
@@ -25,14 +25,14 @@ def cipher() -> Cipher:
 
 
 @given(st.binary(max_size=2000), st.sampled_from(["access", "refresh"]))
-def test_what_was_sealed_opens(plain, part):
-    """Whoever has the same API key and account gets back what was encrypted."""
+def test_decrypting_returns_what_was_encrypted(plain, part):
+    """Another cipher of the same API key and account decrypts the part."""
     encrypted = Cipher(API_KEY, "account").encrypt(part, plain)
     assert Cipher(API_KEY, "account").decrypt(part, encrypted) == plain
 
 
-def test_nothing_is_readable_in_a_seal(cipher):
-    """The token is not in what is stored, and the same token never looks the same twice."""
+def test_a_token_is_not_readable(cipher):
+    """The token is not contained in the result, and encrypting it twice gives two results."""
     first, second = cipher.encrypt("access", TOKEN), cipher.encrypt("access", TOKEN)
     assert TOKEN not in first
     assert first != second
@@ -50,21 +50,21 @@ def test_nothing_is_readable_in_a_seal(cipher):
         (Cipher(API_KEY + " ", "account"), "access"),
     ],
 )
-def test_nothing_opens_in_anothers_place(cipher, other, part):
-    """Another API key, another account and the other part are each refused: nothing can be swapped."""
+def test_parts_cannot_be_swapped(cipher, other, part):
+    """A part cannot be decrypted with another API key, for another account or as the other part."""
     with pytest.raises(TokenStoreError, match="cannot be decrypted"):
         other.decrypt(part, cipher.encrypt("access", TOKEN))
 
 
 def test_a_name_does_not_run_into_the_part(cipher):
-    """An account whose name ends like a part's does not share seals with the shorter name."""
+    """An account whose name ends like the name of a part is not confused with the shorter name."""
     encrypted = Cipher(API_KEY, "a").encrypt("access", TOKEN)
     with pytest.raises(TokenStoreError):
         Cipher(API_KEY, "aacc").decrypt("access", encrypted)
 
 
 def test_every_changed_bit_is_found(cipher):
-    """Not one bit of a seal can be changed: not the version, the nonce, the content or the tag."""
+    """Not a single bit can be changed: of the version, the nonce, the content or the tag."""
     encrypted = cipher.encrypt("access", TOKEN)
     for position in range(len(encrypted)):
         for bit in range(8):
@@ -74,8 +74,8 @@ def test_every_changed_bit_is_found(cipher):
                 cipher.decrypt("access", bytes(altered))
 
 
-def test_every_shorter_or_longer_seal_is_refused(cipher):
-    """A seal that was cut, anywhere, or added to, cannot be decrypted; nor does no seal at all."""
+def test_every_other_length_is_refused(cipher):
+    """A part that was truncated or extended cannot be decrypted, nor an empty one."""
     encrypted = cipher.encrypt("access", TOKEN)
     for length in range(len(encrypted)):
         with pytest.raises(TokenStoreError):
@@ -85,20 +85,20 @@ def test_every_shorter_or_longer_seal_is_refused(cipher):
 
 
 @given(st.binary(max_size=100))
-def test_no_bytes_at_all_break_the_opening(data):
-    """Whatever somebody puts into a store, it is refused with a `TokenStoreError`."""
+def test_arbitrary_bytes_are_refused(data):
+    """Arbitrary bytes are refused with a `TokenStoreError`."""
     with pytest.raises(TokenStoreError, match="the stored refresh token cannot be decrypted"):
         Cipher(API_KEY, "account").decrypt("refresh", data)
 
 
 def test_any_text_can_be_a_key_and_a_name():
-    """Keys and names need not be ASCII, nor even proper Unicode."""
+    """Keys and names need not be ASCII, nor even valid Unicode."""
     cipher = Cipher("clé \ud800", "nom \ud800")
     assert cipher.decrypt("access", cipher.encrypt("access", TOKEN)) == TOKEN
 
 
 def test_nothing_secret_is_shown(cipher):
-    """Neither the cipher, nor what it opens, nor a traceback that captures locals shows a secret."""
+    """Neither the `repr` of the cipher or its result nor a traceback that captures locals shows a secret."""
     encrypted = cipher.encrypt("access", TOKEN)
     decrypted = cipher.decrypt("access", encrypted)
     assert isinstance(decrypted, SecretBytes)
@@ -111,14 +111,14 @@ def test_nothing_secret_is_shown(cipher):
     assert TOKEN.decode() not in shown
 
 
-def test_a_seal_of_the_first_version_opens_for_ever(cipher):
-    """What an earlier release has encrypted is decrypted: the derivation, the layout and the names stay as they are."""
+def test_a_part_of_the_first_release_can_still_be_decrypted(cipher):
+    """The key derivation, the layout and the names stay as they were in the first release."""
     encrypted = bytes.fromhex(ENCRYPTED_BY_THE_FIRST_RELEASE)
     assert cipher.decrypt("access", encrypted) == TOKEN
 
 
 def test_missing_cryptography_says_what_to_install(monkeypatch):
-    """Who has not installed the optional part is told at construction which one it is."""
+    """Without the package the constructor raises `ImportError` with the command that installs it."""
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers.aead", None)
     with pytest.raises(ImportError, match=r"apivideo-auth\[file\].*apivideo-auth\[redis\]") as caught:
         Cipher(API_KEY, "account")

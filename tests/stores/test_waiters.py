@@ -1,6 +1,7 @@
 """Waiting for a change of a record, in virtual time."""
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -50,7 +51,7 @@ async def test_polling_grows_slower_with_jitter():
         return False
 
     await Waiters().poll(60, poll, interval=1, max_interval=5)
-    intervals = [after - before for before, after in zip(polls, polls[1:], strict=False)]
+    intervals = [after - before for before, after in pairwise(polls)]
     wanted = [1, 1.5, 2.25, 3.375, *[5] * (len(intervals) - 4)]
     assert len(intervals) >= 10
     assert all(

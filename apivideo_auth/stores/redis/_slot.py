@@ -34,7 +34,7 @@ class RedisSlot:
         self._connection: Connection | None = None
         self._closed = False
         self._waiters = Waiters()
-        # The version of the last commit that the manager made or was told about: it is told about each once.
+        # The version of the last commit that the manager knows of: `on_commit` is called once for each.
         self._version: str | None = None
         # The record's stamp in the last answer to this slot.
         self._stamp: bytes | None = None
@@ -97,7 +97,7 @@ class RedisSlot:
             await self._connections.leave(self._connection, self._key, self)
 
     def on_committed(self, version: str) -> None:
-        """Wake the waiters after a commit, and tell the manager unless it knows."""
+        """Wake the waiters after a commit, and call the manager unless it knows of it."""
         self._waiters.wake()
         if version != self._version:
             self._version = version
@@ -108,7 +108,7 @@ class RedisSlot:
         self._waiters.wake()
 
     def on_subscribed(self, *, missed: bool) -> None:
-        """Wake the waiters, and tell the manager if a commit may have been missed."""
+        """Wake the waiters, and call the manager if it may have missed a commit."""
         self._waiters.wake()
         if missed:
             self._on_commit()

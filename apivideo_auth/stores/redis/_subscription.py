@@ -40,8 +40,8 @@ class _NoPongError(Exception):
 class Subscription:
     """Receives the messages of every channel that has listeners, and calls these.
 
-    The first `add` starts it; `stop` ends it. It connects again by itself. A listener is told when its channel has been
-    subscribed to, and whether it had been before: messages may have been missed in between.
+    The first `add` starts it, `stop` ends it, and it connects again by itself. `on_subscribed` is called each time its
+    channel has been subscribed to; `missed` if it had been before, since messages may have been missed in between.
     """
 
     def __init__(self, client: Client) -> None:
