@@ -11,7 +11,7 @@ from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth._record import SharedToken
 from apivideo_auth.cli._account import Account
 from apivideo_auth.events import StoreDegraded, TokenRenewed
-from apivideo_auth.stores._opening import open_slot
+from apivideo_auth.stores._encrypted import open_slot
 
 FORMATS: Final = ("token", "header", "json", "env", "curl")
 POLICY: Final = RefreshPolicy(deadline=5)
