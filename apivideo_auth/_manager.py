@@ -96,7 +96,9 @@ class TokenManager:
         else:
             check_methods("api", api, "authenticate", "refresh")
             if connector is not None or application is not None or trust_env:
-                raise ValueError("connector, application and trust_env cannot be combined with api; pass them to the api")
+                raise ValueError(
+                    "api cannot be combined with connector, application or trust_env; pass them to the api"
+                )
         self._api = api
         self._credentials = credentials
         self._store = store
@@ -161,7 +163,8 @@ class TokenManager:
         if rejected is None and min_ttl is None and self._monotonic() < state.fresh_until:
             assert state.token is not None
             return state.token
-        _check_arguments(rejected, min_ttl)
+        if rejected is not None or min_ttl is not None:
+            _check_arguments(rejected, min_ttl)
         return await self._refresher.get(rejected, min_ttl)
 
     def session(self, **kwargs: Any) -> aiohttp.ClientSession:  # noqa: ANN401  ClientSession's own arguments

@@ -30,7 +30,7 @@ from apivideo_auth._token import Token
 MAX_STEPS: Final = 8
 """Claims of one renewal task: a rejected refresh token and other workers' claims lead to another one."""
 MAX_ATTEMPTS: Final = 3
-"""Renewals that a caller who is denied the current token waits for; the first may have been caused by another reason."""
+"""Renewals that a caller who is denied the current token waits for; another caller may have caused the first one."""
 MAX_TIMER_DELAY: Final = 60.0
 """The loop's time may stand still while the machine sleeps, so the timer reads the clock this often."""
 MIN_DELAY: Final = 0.001
@@ -71,7 +71,8 @@ class Refresher:
         if self._renewer is None:
             self._loop = asyncio.get_running_loop()
             self._renewer = self._open_renewer()
-            self._schedule()
+            if self._state.current is not None:
+                self._schedule()
         return self._renewer
 
     def check_loop(self) -> None:

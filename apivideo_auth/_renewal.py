@@ -106,9 +106,7 @@ class Renewer:
 
     async def renew(self, request: RenewalRequest) -> Outcome:
         """Make one renewal. Raises what the slot raises, and `CancelledError`."""
-        claim = Claim(
-            id=uuid.uuid4().hex, seen=request.version, lease=self.policy.lease, throttled=request.throttled
-        )
+        claim = Claim(id=uuid.uuid4().hex, seen=request.version, lease=self.policy.lease, throttled=request.throttled)
         asked_at = self.clock.monotonic()
         answer = await self.slot.claim(claim)
         if isinstance(answer, Changed) and not request.should_adopt(answer.token):

@@ -29,8 +29,8 @@ class ManagerStatus:
     - `expires_at`, `renews_at`: end and planned renewal of the current token; aware, UTC.
     - `backoff_until`: no call is made before this moment; `None` without a backoff.
     - `last_error`: the last failed renewal, as text; `None` after a success.
-    - `renewals`, `failures`: calls that brought a token, and calls that did not. A rejected refresh token does not count
-      as a failure, because the API key replaces it at once.
+    - `renewals`, `failures`: calls that brought a token, and calls that did not. A rejected refresh token is not
+      counted, because the API key replaces it at once.
     - `rejections`: how often `get_token` was called with `rejected`.
     """
 

@@ -8,9 +8,7 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 
 
-def start(
-    work: Coroutine[Any, Any, _T], *, name: str, on_done: Callable[[], object] | None = None
-) -> asyncio.Task[_T]:
+def start(work: Coroutine[Any, Any, _T], *, name: str, on_done: Callable[[], object] | None = None) -> asyncio.Task[_T]:
     """Start a task in an empty context, because it may outlive the request that caused it.
 
     It begins after the caller's next `await`, with an eager task factory too.

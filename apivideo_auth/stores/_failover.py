@@ -57,7 +57,6 @@ class OpenSlot(Protocol):
     def __call__(self, *, on_commit: Callable[[], None], on_damage: Callable[[str], None]) -> Slot: ...
 
 
-
 class _DownError(Exception):
     """The store gave no answer, or is not asked before its backoff is over."""
 

@@ -62,7 +62,14 @@ class FileStore:
         """The directory of the records."""
         return self._directory
 
-    def open(self, account: str, *, clock: Clock, on_commit: Callable[[], None]) -> "FileSlot":
+    def open(
+        self,
+        account: str,
+        *,
+        clock: Clock,
+        on_commit: Callable[[], None],
+        on_damage: Callable[[str], None],  # noqa: ARG002
+    ) -> "FileSlot":
         """Return the slot of an account. `clock.utc` dates its records."""
         if os.getpid() != self._process:
             # A fork copies the slots of the parent process, but not its thread.

@@ -15,7 +15,7 @@ class _Shared:
     """The record of one account, and the slots that share it."""
 
     record: Record = field(default=_record.EMPTY, repr=False)
-    slots: "set[MemorySlot]" = field(factory=lambda: set[MemorySlot](), repr=False)
+    slots: "set[MemorySlot]" = field(factory=lambda: set(), repr=False)
 
 
 class MemoryStore:

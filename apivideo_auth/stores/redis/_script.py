@@ -76,7 +76,7 @@ FORGET: Final[Arguments] = (b"forget",)
 def claim_arguments(event: Claim) -> Arguments:
     """Return the arguments for a claim."""
     seen = _marked(None if event.seen is None else event.seen.encode())
-    return b"claim", event.id.encode(), seen, exact(event.lease), b"1" if event.rejected else b"0"
+    return b"claim", event.id.encode(), seen, exact(event.lease), b"1" if event.throttled else b"0"
 
 
 def commit_arguments(event: Commit) -> Arguments:

@@ -58,6 +58,13 @@ class RedisStore:
         connections = getattr(self, "_connections", None)
         return f"<RedisStore {'…' if connections is None else connections.address}>"
 
-    def open(self, account: str, *, clock: Clock, on_commit: Callable[[], None]) -> RedisSlot:  # noqa: ARG002
+    def open(
+        self,
+        account: str,
+        *,
+        clock: Clock,  # noqa: ARG002
+        on_commit: Callable[[], None],
+        on_damage: Callable[[str], None],  # noqa: ARG002
+    ) -> RedisSlot:
         """Return the slot of an account. `clock` is not used: the server has one."""
         return RedisSlot(self._connections, self._prefix + account.encode(), on_commit)
