@@ -7,7 +7,7 @@ from attrs import evolve
 
 from apivideo_auth import TokenManager, TokenStoreError
 from apivideo_auth.events import StoreDegraded, StoreRecovered, TokenAdopted, TokenRenewed
-from apivideo_auth.stores._failover import BUDGET
+from apivideo_auth.stores._failover import OPERATION_TIMEOUT as BUDGET
 from tests.conftest import API_KEY
 from tests.support.doubles import LoopClock, Service
 from tests.support.faulty_store import FaultyStore
