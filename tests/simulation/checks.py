@@ -247,13 +247,8 @@ class Checks:
             self.violation(f"{request} got a token that no call returned")
             return
         worker.current = call
-        left, too_long, too_short = end_of_token(call) - now, 0.0, 0.0
-        if worker.ledger.store_is_faulty:
-            too_long = too_short = STORE_DELAY + self.world.allowed_delay_since(call.started)
-            if self.world.clock.last_sleep_at > call.started:
-                too_long = too_short = math.inf  # perhaps while the store was asked
-        if call.worker != worker.name and worker.stalled_before_adoption:
-            too_short = math.inf  # it stalled between its question and the store's answer, perhaps
+        left = end_of_token(call) - now
+        too_long, too_short = self._allowed_errors(worker, call)
         if left + too_long < min_leeway(worker.policy, believed_lifetime(call)) - EPSILON:
             self.violation(f"G2: {request} got a token that ends in {left:.6f} s")
         if not -too_short - 1e-3 <= token.remaining() - max(0.0, left) <= too_long + 1e-3:
@@ -267,6 +262,17 @@ class Checks:
         if request.accepts_any_token:
             self._check_renewed_in_time(request, call)
             self._check_shared(request, call)
+
+    def _allowed_errors(self, worker: "Worker", call: Call) -> tuple[float, float]:
+        """Return by how much a token may claim to live too long, and too short, as the store was slow to answer."""
+        too_long = too_short = 0.0
+        if worker.ledger.store_is_faulty:
+            too_long = too_short = STORE_DELAY + self.world.allowed_delay_since(call.started)
+            if self.world.clock.last_sleep_at > call.started:
+                too_long = too_short = math.inf  # the machine slept while the store was asked, perhaps
+        if call.worker != worker.name and worker.stalled_before_adoption:
+            too_short = math.inf  # it stalled between its question and the store's answer, perhaps
+        return too_long, too_short
 
     def _check_renewed_in_time(self, request: TokenRequest, call: Call) -> None:
         """Check that a stale token is renewed, unless the account backs off, or the manager knows of a rejected key."""

@@ -1,6 +1,7 @@
 """What the calls to the endpoints so far imply for the next call of an account: what may be sent, and when.
 
-This is a second implementation of the design, from the calls alone: it knows neither the record nor the manager's state.
+This is a second implementation of the design, from the calls alone: it knows neither the record nor the manager's
+state.
 Times are on the machine's monotonic clock.
 """
 

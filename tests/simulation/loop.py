@@ -28,8 +28,8 @@ class DeadlockError(BaseException):
 class LoopBehavior:
     """How the loop behaves.
 
-    - `order` of callbacks that are ready together: first in, first out; shuffled; or shuffled, and some of them deferred
-      to the next iteration. The callbacks of one future keep their order, which asyncio promises.
+    - `order` of callbacks that are ready together: first in, first out; shuffled; or shuffled, with some of them
+      deferred to the next iteration. The callbacks of one future keep their order, which asyncio promises.
     - `late`: the probability that a timer is late, by up to `max_delay` seconds.
     - `callback_time`: the longest time that one callback takes, in seconds.
     - `eager_tasks`: new tasks run at once until they first wait, on Python 3.12 and later.
