@@ -11,7 +11,7 @@ from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth._record import SharedToken
 from apivideo_auth.cli._account import Account
 from apivideo_auth.events import StoreDegraded, TokenRenewed
-from apivideo_auth.stores._opening import open_slot
+from apivideo_auth.stores._encrypted import open_slot
 
 FORMATS: Final = ("token", "header", "json", "env", "curl")
 POLICY: Final = RefreshPolicy(deadline=5)
@@ -82,6 +82,7 @@ async def stored(account: Account) -> SharedToken | None:
         api_key=account.api_key,
         clock=SYSTEM_CLOCK,
         on_commit=_nothing,
+        on_damage=_ignore,
     )
     try:
         return await slot.read()
@@ -97,6 +98,7 @@ async def forget(account: Account) -> None:
         api_key=account.api_key,
         clock=SYSTEM_CLOCK,
         on_commit=_nothing,
+        on_damage=_ignore,
     )
     try:
         await slot.forget()
@@ -121,6 +123,10 @@ def described(account: Account, token: SharedToken | None, *, as_json: bool) -> 
         return f"{account.base_url}: no token is stored"
     minutes, seconds = divmod(int(left), 60)
     return f"{account.base_url}: a token for another {minutes} min {seconds} s, until {expires_at:%H:%M:%S} UTC"
+
+
+def _ignore(_message: str) -> None:
+    """Ignore damage."""
 
 
 def _nothing() -> None:
