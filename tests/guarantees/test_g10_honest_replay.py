@@ -91,8 +91,8 @@ BODY = bytes(range(256)) * 250
 async def test_g10_a_401_that_comes_back_reads_like_an_untouched_response(
     encoding: str, size: int, read_bufsize: int
 ) -> None:
-    """By read(), by stream and after a look at the status, compressed or not, with a small buffer too, the body of a 401
-    is the same as without BearerAuth, and its connection is free before it is read.
+    """By read() and by stream, compressed or not, with a small buffer too, the body of a 401 is the same as without
+    BearerAuth, and its connection is free before it is read.
     """
     compress = {"identity": bytes, "gzip": gzip.compress, "deflate": zlib.compress}[encoding]
 
