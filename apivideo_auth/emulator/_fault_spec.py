@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from apivideo_auth.emulator._checks import check_type
+from apivideo_auth._validation import check_instance
 from apivideo_auth.emulator._faults import Fault
 
 FAULT_SYNTAX: Final = """\
@@ -42,7 +42,7 @@ def parse_fault(spec: str) -> Fault:
 
     Raises `ValueError` for what cannot be read, and for what `Fault` refuses.
     """
-    check_type("a fault", spec, str, "a str")
+    check_instance("a fault", spec, str)
     arguments: dict[str, Any] = {}
     rest: str | None = spec
     while rest is not None:

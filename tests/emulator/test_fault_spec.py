@@ -61,9 +61,9 @@ def test_a_fault_is_read(spec: str, fault: Fault) -> None:
         ("hang=no", "hang=no cannot be read"),
         ("503,503", "'status' once"),
         ("503,retry_after=1,header.Retry-After=2", "'header.Retry-After' once"),
-        ("times=2", "what goes wrong"),
+        ("times=2", "needs a kind"),
         ("503,hang", "not hang and status"),
-        ("700", "from 200 to 599"),
+        ("700", "status must be 200 to 599"),
         ("503,probability=nan", "probability must be"),
     ],
 )

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apivideo_auth.emulator import Emulator
-from apivideo_auth.emulator._limits import RateLimiter, RateLimits
+from apivideo_auth.emulator import Emulator, RateLimits
+from apivideo_auth.emulator._limits import RateLimiter
 from tests.emulator.client import Client, Reply
 from tests.emulator.properties import repeatable
 from tests.support.doubles import ManualClock
@@ -28,8 +28,8 @@ def test_the_limits_have_names(name: str, numbers: tuple[int, int, int]) -> None
     assert limits is getattr(RateLimits, name.upper())
 
 
-def test_other_names_are_refused() -> None:
-    """A name that is none is a `ValueError` that lists those that are; no string at all is a `TypeError`."""
+def test_other_names_are_rejected() -> None:
+    """An unknown name is a `ValueError` that lists the known ones; another type is a `TypeError`."""
     with pytest.raises(ValueError, match="one of none, sandbox, production"):
         RateLimits.named("free")
     with pytest.raises(TypeError, match="must be a str"):
