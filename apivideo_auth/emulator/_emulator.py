@@ -3,7 +3,6 @@
 import logging
 import socket
 from asyncio import get_running_loop
-from types import TracebackType
 from typing import Final, Self
 
 from aiohttp import web
@@ -27,6 +26,10 @@ _REFUSED_STATUSES: Final = (400, 401, 403)
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared with, not bound to
 _CLOSE_TIMEOUT: Final = 1.0
 """Seconds that aborted connections get to end. They need none."""
+
+# aiohttp logs requests that it cannot parse with a traceback, which would show a token in a broken header.
+_http_logger: Final = logging.getLogger("apivideo_auth.emulator.http")
+_http_logger.setLevel(logging.CRITICAL)
 
 
 class EmulatorClock:
@@ -182,7 +185,7 @@ class Emulator:
         app.on_shutdown.append(self._abort_connections)
         # Compressed bodies stay compressed, and are rejected as invalid JSON: a small one could become very large.
         self._runner = web.AppRunner(
-            app, access_log=None, auto_decompress=False, logger=_http_logger(), shutdown_timeout=_CLOSE_TIMEOUT
+            app, access_log=None, auto_decompress=False, logger=_http_logger, shutdown_timeout=_CLOSE_TIMEOUT
         )
         await self._runner.setup()
         await web.SockSite(self._runner, listener).start()
@@ -206,22 +209,5 @@ class Emulator:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exc_info: object) -> None:
         await self.close()
-
-
-def _http_logger() -> logging.Logger:
-    """Return the logger for requests that aiohttp cannot parse. Without tracebacks: they would show a broken header."""
-    logger = logging.getLogger("apivideo_auth.emulator.http")
-    logger.addFilter(_without_traceback)
-    return logger
-
-
-def _without_traceback(entry: logging.LogRecord) -> bool:
-    entry.exc_info = None
-    return True

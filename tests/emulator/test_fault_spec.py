@@ -40,7 +40,7 @@ from tests.emulator.properties import repeatable
         ("delay=1,503", Fault(delay=1, status=503)),
     ],
 )
-def test_a_fault_is_read(spec: str, fault: Fault) -> None:
+def test_a_fault_is_parsed(spec: str, fault: Fault) -> None:
     """Each kind and each setting can be written."""
     assert parse_fault(spec) == fault
 
@@ -57,8 +57,8 @@ def test_a_fault_is_read(spec: str, fault: Fault) -> None:
         ("header=x", "no 'header'"),
         ("on.x=1", "no 'on.x'"),
         ("retry_after.x=1", "no 'retry_after.x'"),
-        ("status=x", "status=x cannot be read"),
-        ("hang=no", "hang=no cannot be read"),
+        ("status=x", "status=x cannot be parsed"),
+        ("hang=no", "hang=no cannot be parsed"),
         ("503,503", "'status' once"),
         ("503,retry_after=1,header.Retry-After=2", "'header.Retry-After' once"),
         ("times=2", "needs a kind"),
@@ -68,7 +68,7 @@ def test_a_fault_is_read(spec: str, fault: Fault) -> None:
     ],
 )
 def test_what_is_no_fault_is_refused(spec: str, message: str) -> None:
-    """What cannot be read, or makes no sense, is a `ValueError` that says why."""
+    """What cannot be parsed, or makes no sense, is a `ValueError` that says why."""
     with pytest.raises(ValueError, match=message):
         parse_fault(spec)
 
