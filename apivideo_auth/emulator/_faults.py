@@ -60,7 +60,7 @@ class Fault:
 
     - `status`: answer this status with `headers` and `body` (text, bytes or a JSON object; by default an API error).
     - `redirect`: redirect the client to this URL. `status` is 307 (default), 301, 302, 303 or 308.
-    - `hang`: never answer. The request ends when the client disconnects or the server closes.
+    - `hang`: never answer. The connection stays open until the client disconnects or the server closes.
     - `reset="before"`: reset the TCP connection.
 
     With these kinds the server does the work, and the client does not get a good response:
