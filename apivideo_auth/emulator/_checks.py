@@ -62,6 +62,7 @@ def check_choice(name: str, value: object, choices: Collection[object]) -> None:
 
 def check_headers(name: str, value: object) -> None:
     """Raise unless `value` maps names of HTTP headers to values that can be sent."""
+    check_instance(name, value, Mapping)
     for header, text in cast("Mapping[object, object]", value).items():
         if not isinstance(header, str) or not isinstance(text, str):
             raise TypeError(f"{name} must be a mapping of strings")

@@ -20,7 +20,6 @@ V = TypeVar("V")
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _MALFORMED: Final = b'{"token_type": "Bearer", "expires_in": 36'
 _PADDING: Final = b" " * 65_536
-_MAX: Final = 2**63
 
 
 def _check_path(name: str, value: object) -> None:
@@ -30,8 +29,7 @@ def _check_path(name: str, value: object) -> None:
 
 
 def _copied(value: Mapping[str, V]) -> Mapping[str, V]:
-    check_instance("headers and override", value, Mapping)
-    return MappingProxyType(dict(value))
+    return MappingProxyType(dict(value)) if isinstance(value, Mapping) else value
 
 
 def _encoded(value: Mapping[str, object] | str | bytes | None) -> bytes | None:
@@ -75,7 +73,7 @@ class Fault:
     """
 
     on: str = field(default="/auth", validator=valid(_check_path))
-    times: int | None = field(default=1, validator=valid(check_int, 1, _MAX, optional=True))
+    times: int | None = field(default=1, validator=valid(check_int, 1, optional=True))
     probability: float = field(default=1.0, validator=valid(check_number, 0, 1))
     seed: int | None = field(default=None, validator=valid(check_int, optional=True))
     delay: float = field(default=0.0, validator=valid(check_number))
@@ -88,8 +86,10 @@ class Fault:
     )
     malformed: bool = field(default=False, validator=valid(check_instance, bool))
     omit: tuple[str, ...] = field(default=(), converter=_listed, validator=deep_iterable(instance_of(str)))
-    override: Mapping[str, object] = field(factory=dict[str, object], converter=_copied)
-    oversized: int | None = field(default=None, validator=valid(check_int, 1, _MAX, optional=True))
+    override: Mapping[str, object] = field(
+        factory=dict[str, object], converter=_copied, validator=valid(check_instance, Mapping)
+    )
+    oversized: int | None = field(default=None, validator=valid(check_int, 1, optional=True))
     redirect: str | None = field(default=None, validator=valid(check_instance, str, optional=True))
 
     def __attrs_post_init__(self) -> None:
