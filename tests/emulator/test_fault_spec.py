@@ -41,7 +41,7 @@ from tests.emulator.properties import repeatable
     ],
 )
 def test_a_fault_is_parsed(spec: str, fault: Fault) -> None:
-    """Each kind and each setting can be written."""
+    """Each kind and each setting has a notation."""
     assert parse_fault(spec) == fault
 
 
@@ -67,8 +67,8 @@ def test_a_fault_is_parsed(spec: str, fault: Fault) -> None:
         ("503,probability=nan", "probability must be"),
     ],
 )
-def test_what_is_no_fault_is_refused(spec: str, message: str) -> None:
-    """What cannot be parsed, or makes no sense, is a `ValueError` that says why."""
+def test_an_invalid_specification_is_rejected(spec: str, message: str) -> None:
+    """Text that cannot be parsed, or describes an invalid fault, is a `ValueError` that says why."""
     with pytest.raises(ValueError, match=message):
         parse_fault(spec)
 
@@ -84,8 +84,8 @@ def test_a_fault_is_text() -> None:
     st.text()
     | st.lists(st.sampled_from(["503", "hang", "=", ",", "on", "/", "times", "body", "header.", "x"])).map("".join)
 )
-def test_any_text_is_read_or_refused(spec: str) -> None:
-    """There is a fault or a `ValueError`, never anything else."""
+def test_any_text_is_parsed_or_rejected(spec: str) -> None:
+    """The result is a fault or a `ValueError`, never anything else."""
     try:
         assert isinstance(parse_fault(spec), Fault)
     except ValueError:
@@ -115,5 +115,5 @@ def test_any_text_is_read_or_refused(spec: str) -> None:
     ],
 )
 def test_the_syntax_is_explained(name: str) -> None:
-    """The explanation names everything that can be written."""
+    """The explanation names every kind and every setting."""
     assert name in FAULT_SYNTAX

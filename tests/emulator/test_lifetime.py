@@ -102,7 +102,7 @@ async def test_a_clock_is_advanced_by_a_number_of_seconds(server: Emulator, seco
 
 
 async def test_only_the_emulators_own_clock_is_advanced() -> None:
-    """Before the start there is no clock to advance, and a given one is the caller's to move: a `RuntimeError` each."""
+    """`advance` is a `RuntimeError` before the start, and if a clock was given: its owner moves that one."""
     with pytest.raises(RuntimeError, match="not started"):
         Emulator().advance(1)
     with pytest.raises(RuntimeError, match="move the clock that was given"):

@@ -179,7 +179,7 @@ def test_the_limits_are_api_videos() -> None:
 
 
 async def test_a_large_chunk_does_not_fill_memory(client: Client) -> None:
-    """A chunk of 64 MiB, sent piece by piece, goes through while few of its bytes are in memory at once."""
+    """A chunk of 64 MiB is accepted with few of its bytes in memory at once."""
 
     async def pieces() -> Any:
         for _ in range(64):

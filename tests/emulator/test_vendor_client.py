@@ -43,7 +43,7 @@ def client_time(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 @asynccontextmanager
 async def connected(server: Emulator) -> AsyncIterator[Any]:
-    """Give a client of the vendor's that is connected to the emulator; it blocks, so it lives in threads."""
+    """Provide the vendor's client, connected to the emulator. It blocks, so it runs in threads."""
     client = AuthenticatedApiClient(server.api_key)
     client.configuration.host = server.url
     await asyncio.to_thread(client.__enter__)
@@ -71,7 +71,7 @@ async def test_it_connects_lists_and_creates() -> None:
 
 @pytest.mark.parametrize(("size", "calls"), [(1000, 1), (11 * MEBIBYTE, 3)])
 async def test_it_uploads_in_one_and_in_several_chunks(tmp_path: Path, size: int, calls: int) -> None:
-    """A small file goes up as one part, a larger one in chunks, and every answer is understood."""
+    """A small file is uploaded as one part, a larger one in chunks."""
     path = tmp_path / "holidays.mp4"
     path.write_bytes(b"x" * size)
 
