@@ -363,10 +363,10 @@ class FailoverAccount:
         answer = await self._ask(lambda slot: slot.claim(claim), claim)
         if not isinstance(answer, Granted):
             return answer.token if isinstance(answer, Changed) else theirs
+        # The record counts a token's life from the claim, and this claim came after the call.
+        remaining = self._private.ends_at - self._now()
         refresh = None if self._private.refresh is None else SecretBytes(self._private.refresh)
-        commit = Commit(
-            id=own.version, access=own.access, refresh=refresh, lifetime=own.lifetime, remaining=own.remaining
-        )
+        commit = Commit(id=own.version, access=own.access, refresh=refresh, lifetime=remaining, remaining=remaining)
         self._private = evolve(self._private, refresh=None)
         await self._ask(lambda slot: slot.commit(commit), commit)
         self._private = EMPTY
