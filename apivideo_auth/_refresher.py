@@ -194,7 +194,7 @@ class Refresher:
                     self._has_nothing_to_land = False
                     continue
                 case RefreshRejected():
-                    self._emit(events.RefreshTokenRejected(message=outcome.failure.message))
+                    self._emit(events.RefreshTokenRejected(cause=outcome.failure.message))
                     skip_throttle = True
                     continue
                 case Renewed():

@@ -170,7 +170,7 @@ class State:
         return events.RenewalFailed(
             endpoint=failed.path,
             error_class=type(error).__name__,
-            message=str(error),
+            cause=str(error),
             failures=failed.cooling.failures,
             still_serving=self.usable(now) is not None,
             next_try_in=failed.cooling.retry_after,

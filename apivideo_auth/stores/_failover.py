@@ -183,7 +183,7 @@ class FailoverSlot:
         self._arm(pause)
         if self._down_since is None:
             self._down_since = now
-            self._emit(events.StoreDegraded(message=message, next_try_in=pause))
+            self._emit(events.StoreDegraded(cause=message, next_try_in=pause))
 
     def _arm(self, pause: float) -> None:
         if self._timer is not None:

@@ -203,7 +203,7 @@ async def test_g09_logs_events_and_status_show_no_secret(
         service.answers.extend([AuthConnectionError("made-up outage"), None, None])
         await asyncio.sleep(7200)
         seen.append(repr(tokens.status()) + repr(tokens))
-    assert "a receiver of TokenRenewed failed" in caplog.text
+    assert "an event handler failed on TokenRenewed" in caplog.text
     for text in (caplog.text, *seen):
         assert not any(secret in text for secret in (SECRET, "made-up-access", "made-up-refresh"))
     assert len(seen) > 3

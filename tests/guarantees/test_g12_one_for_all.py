@@ -247,7 +247,7 @@ async def test_g12_a_store_that_cannot_be_opened_is_down(clock: LoopClock, servi
     async with TokenManager(API_KEY, api=service, clock=clock, store=Broken(), on_event=told.append) as tokens:
         await tokens.get_token()
     assert [type(event) for event in told] == [StoreDegraded, TokenRenewed]
-    assert told[0].message == "TokenStoreError: made-up"
+    assert told[0].cause == "TokenStoreError: made-up"
 
 
 async def test_g12_ninety_nine_of_a_hundred_workers_adopt(clock: LoopClock, service: Service) -> None:

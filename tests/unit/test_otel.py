@@ -36,16 +36,16 @@ async def test_events_are_counted(service: Service) -> None:
             events.RenewalFailed(
                 endpoint="/auth/refresh",
                 error_class="RateLimitedError",
-                message="made-up",
+                cause="made-up",
                 failures=1,
                 still_serving=True,
                 next_try_in=1.0,
             )
         )
-        tokens._emit(events.RefreshTokenRejected(message="made-up"))
+        tokens._emit(events.RefreshTokenRejected(cause="made-up"))
         tokens._emit(events.TokenAdopted(generation=2, expires_at=tokens.status().expires_at, remaining=1.0))
         tokens._emit(events.TokenRejected(generation=1, replayed=True, why_not=None))
-        tokens._emit(events.StoreDegraded(message="made-up", next_try_in=1.0))
+        tokens._emit(events.StoreDegraded(cause="made-up", next_try_in=1.0))
         tokens._emit(events.StoreRecovered(seconds=1.0))
         seen = metrics_of(reader)
         assert seen["apivideo_auth.renewals"][0].attributes == {
@@ -60,7 +60,7 @@ async def test_events_are_counted(service: Service) -> None:
             assert seen[f"apivideo_auth.{name}"][0].value == 1
         assert "made-up" not in repr(seen)
         end()
-        tokens._emit(events.RefreshTokenRejected(message="made-up"))
+        tokens._emit(events.RefreshTokenRejected(cause="made-up"))
         seen = metrics_of(reader)
         assert seen["apivideo_auth.refresh_tokens.refused"][0].value == 1
         assert not seen.get("apivideo_auth.token.remaining")
