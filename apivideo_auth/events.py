@@ -63,6 +63,7 @@ class RenewalFailed:
     - `failures`: how many calls of the account have failed in a row.
     - `still_serving`: the current token is still usable, so no caller is affected.
     - `next_try_in`: seconds until the next call may be made.
+    - `reason`: why the endpoint was called; `seconds`: how long the call took. `None` if that is not known.
     """
 
     endpoint: str
@@ -71,6 +72,8 @@ class RenewalFailed:
     failures: int
     still_serving: bool
     next_try_in: float
+    reason: Reason | None = None
+    seconds: float | None = None
 
     @property
     def message(self) -> str:
