@@ -39,6 +39,37 @@ def test_an_api_key_that_cannot_be_one_is_a_value_error(key: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "advice"),
+    [
+        ('"made-up-key"', "quotes"),
+        ("'made-up-key'", "quotes"),
+        ("“made-up-key”", "quotes"),
+        ('made-up-key"', "quotes"),
+        ("Bearer made-up-key", "pass the key alone"),
+        ("bearer made-up-key", "pass the key alone"),
+        ("YOUR_API_KEY", "placeholder"),
+        ("your-api-key", "placeholder"),
+        ("YOUR_API_KEY_HERE", "placeholder"),
+        ("<made-up-key>", "placeholder"),
+        ("$APIVIDEO_API_KEY", "placeholder"),
+        ("${APIVIDEO_API_KEY}", "placeholder"),
+    ],
+)
+def test_an_api_key_that_was_pasted_wrong_is_a_value_error(key: str, advice: str) -> None:
+    """A key in quotes, with a scheme, or a placeholder is a ValueError that says what to do and does not show it."""
+    for make in (TokenManager, AuthenticatePayload):
+        with pytest.raises(ValueError, match=advice) as caught:
+            make(key)
+        assert "made-up" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["made-up-api-key", "b" * 44, "bearing-made-up", "a'b", "key<1>"])
+def test_an_unusual_api_key_is_accepted(key: str) -> None:
+    """A key is not judged by its form beyond that."""
+    assert AuthenticatePayload(key).api_key == key
+
+
+@pytest.mark.parametrize(
     ("url", "hint"),
     [
         ("", "not an http\\(s\\) URL"),
