@@ -19,7 +19,7 @@ DEFAULT_LIFETIME: Final = 3600
 
 _HEADER_TEXT = re.compile(r"[\x21-\x7e]+", re.ASCII)
 _QUOTES = "\"'`“”‘’"  # noqa: RUF001  as editors write them
-_PLACEHOLDER = re.compile(r"<.*>|\$\{?\w+\}?|(my|your)?[-_ ]?api[-_ ]?key([-_ ]here)?", re.ASCII | re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"<.*>|\$\{?\w+\}?|(my|your)[-_ ]?api[-_ ]?key([-_ ]here)?", re.ASCII | re.IGNORECASE)
 _DIGITS = re.compile(r"[0-9]{1,20}", re.ASCII)
 
 
