@@ -19,7 +19,7 @@ from tests.support.sources import Source
 
 
 class Server:
-    """Accepts the tokens named, and notes what each request brought."""
+    """Accepts these tokens, and records the header and body of each request."""
 
     def __init__(self, *accepted: str, body: bytes = b'{"title": "made-up"}') -> None:
         self.accepted = {f"Bearer {token}" for token in accepted}
@@ -36,7 +36,7 @@ class Server:
 
 
 async def test_g10_a_401_is_replayed_once_with_another_token() -> None:
-    """The caller sees the answer to the second request, which carried a newer token."""
+    """The caller gets the response to the second request, which had a newer token."""
     server, told = Server("made-up-access-2"), []
     async with serving(server) as url:
         bearer = BearerAuth(Source(url), on_event=told.append)
@@ -69,7 +69,7 @@ async def test_g10_a_second_401_is_final() -> None:
 
 
 async def test_g10_without_another_token_the_401_comes_back() -> None:
-    """If no other token can be had, the 401 comes back readable, and its connection is free again."""
+    """If no other token is available, the 401 comes back readable, and its connection is free."""
     server, told = Server(), []
     async with serving(server) as url:
         bearer = BearerAuth(Source(url, fresh=0), on_event=told.append)
