@@ -12,7 +12,7 @@ from apivideo_auth import events
 from apivideo_auth._errors import AuthError, message_of
 from apivideo_auth._token import Token, TokenSource
 from apivideo_auth._urls import Origin, normal_base_url, origin_of
-from apivideo_auth._validation import check_callable
+from apivideo_auth._validation import check_callable, check_methods
 
 MAX_READ_AHEAD: Final = 65_536
 """A 401's body of at most this size (bytes) is read ahead, so that the renewal can use the 401's connection."""
@@ -38,10 +38,7 @@ class BearerAuth:
         origins: Iterable[str] | None = None,
         on_event: events.EventHandler | None = None,
     ) -> None:
-        if not callable(getattr(source, "get_token", None)):
-            raise TypeError(
-                f"source must have get_token, like a TokenManager; {type(source).__name__} has no get_token"
-            )
+        check_methods("source", source, "get_token")
         if origins is None:
             base_url = getattr(source, "base_url", None)
             if base_url is None:
@@ -115,7 +112,7 @@ async def _send(request: ClientRequest, handler: ClientHandlerType, token: Token
     request.headers[hdrs.AUTHORIZATION] = token.authorization
     try:
         return await handler(request)
-    except OSError as error:
+    except (aiohttp.ClientError, OSError) as error:
         _drop_writer_frames(error)
         raise
     finally:
