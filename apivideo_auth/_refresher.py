@@ -218,7 +218,7 @@ class Refresher:
                 case ClaimLapsed():
                     request = evolve(request, throttled=False)
                 case RefreshRejected():
-                    self._emit(events.RefreshTokenRejected(message=outcome.failure.message))
+                    self._emit(events.RefreshTokenRejected(cause=outcome.failure.message))
                     request = evolve(request, throttled=False)
                 case Renewed():
                     self._take_renewed(renewer, outcome, reason)
@@ -227,7 +227,7 @@ class Refresher:
                     self._adopt(renewer, outcome.token, outcome.asked_at)
                     return outcome
                 case Failed():
-                    self._note_failure(outcome, monotonic())
+                    self._note_failure(outcome, reason, monotonic())
                     return outcome
                 case Backoff():
                     state.back_off(outcome, monotonic())
@@ -308,7 +308,7 @@ class Refresher:
         self._state.take(token, when, lifetime=lifetime, version=version)
         return token
 
-    def _note_failure(self, failed: Failed, now: float) -> None:
+    def _note_failure(self, failed: Failed, reason: events.Reason, now: float) -> None:
         state, backoff = self._state, failed.backoff
         state.failures += 1
         state.back_off(backoff, now)
@@ -317,10 +317,12 @@ class Refresher:
             events.RenewalFailed(
                 endpoint=failed.endpoint,
                 error_class=type(error).__name__,
-                message=str(error),
+                cause=str(error),
                 failures=backoff.failures,
                 still_serving=state.usable(now) is not None,
                 next_try_in=backoff.retry_after,
+                reason=reason,
+                seconds=failed.seconds,
             )
         )
 

@@ -28,7 +28,7 @@ async def get(account: Account, *, min_ttl: float | None, force: bool) -> tuple[
         if isinstance(event, TokenRenewed):
             renewed.append(event)
         elif isinstance(event, StoreDegraded):
-            warnings.append(f"the token is not kept: {event.message}")
+            warnings.append(f"the token is not kept: {event.cause}")
 
     async with TokenManager(
         account.api_key, base_url=account.base_url, store=account.open_store(), policy=POLICY, on_event=watch

@@ -412,7 +412,7 @@ class FailoverAccount:
             self._timer = self.loop.call_at(self.loop.time() + wait, self._look, context=Context())
         if self._down_since is None:
             self._down_since = now
-            self._emit(events.StoreDegraded(message=message, next_try_in=wait))
+            self._emit(events.StoreDegraded(cause=message, next_try_in=wait))
 
     def _recover(self, *breakers: _Breaker) -> None:
         for breaker in breakers:
@@ -426,7 +426,7 @@ class FailoverAccount:
         """Report a record that cannot be read. It counts as empty, and the next commit replaces it."""
         if self._damaged_since is None:
             self._damaged_since = self._now()
-            self._emit(events.StoreDegraded(message=message, next_try_in=0.0))
+            self._emit(events.StoreDegraded(cause=message, next_try_in=0.0))
 
     def _note_repair(self) -> None:
         if self._damaged_since is not None:

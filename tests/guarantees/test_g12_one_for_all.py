@@ -251,7 +251,7 @@ async def test_g12_a_store_that_cannot_be_opened_is_down(clock: LoopClock, servi
     async with TokenManager(API_KEY, api=service, clock=clock, store=Broken(), on_event=emitted.append) as tokens:
         await tokens.get_token()
     assert [type(event) for event in emitted] == [StoreDegraded, TokenRenewed]
-    assert emitted[0].message == "TokenStoreError: made-up"
+    assert emitted[0].cause == "TokenStoreError: made-up"
 
 
 async def test_g12_ninety_nine_of_a_hundred_workers_adopt(clock: LoopClock, service: Service) -> None:

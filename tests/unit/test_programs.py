@@ -127,7 +127,8 @@ async def test_the_demo_says_what_failed(server: Emulator) -> None:
         APIVIDEO_API_KEY="made-up-wrong-key",
     )
     assert (code, out) == (3, "")
-    assert err.startswith("Error: the API key was refused by http://127.0.0.1:")
+    assert "rejected the API key" in err
+    assert err.startswith("Error: http://127.0.0.1:")
     assert "made-up" not in err
 
 
