@@ -42,11 +42,11 @@ def emulator(  # noqa: PLR0913  one for each option
 
 
 async def run(server: Emulator) -> None:
-    """Serve until SIGTERM or SIGINT; raise `click.ClickException` if the address cannot be had."""
+    """Serve until SIGTERM or SIGINT. Raises `click.ClickException` if the address is not available."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        # Windows has no such handlers; there the interrupt ends the loop itself.
+        # Event loops on Windows have no signal handlers; there Ctrl-C ends the loop itself.
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, stopped.set)
     try:
@@ -55,11 +55,9 @@ async def run(server: Emulator) -> None:
         raise click.ClickException(f"cannot listen: {error.strerror or error}") from None
     try:
         click.echo(server.url)
-        if os.environ.get(API_KEY_VARIABLE):
-            click.echo(f"The API key is the one in {API_KEY_VARIABLE}.", err=True)
-        else:
-            click.echo(f"The API key is {DEFAULT_API_KEY}", err=True)
-        click.echo("Stop with Ctrl-C.", err=True)
+        # A key of the environment may be a real one: it is never shown.
+        known = f"the value of {API_KEY_VARIABLE}" if os.environ.get(API_KEY_VARIABLE) else server.api_key
+        click.echo(f"The API key is {known}. Stop with Ctrl-C.", err=True)
         await stopped.wait()
     finally:
         await server.close()

@@ -9,36 +9,11 @@ from typing import Any, Final
 from apivideo_auth.emulator._checks import check_type
 from apivideo_auth.emulator._faults import Fault
 
-FAULT_SYNTAX: Final = """\
-What goes wrong, and settings, separated by commas: 503,on=/auth/refresh,times=2,retry_after=5
-
-what goes wrong (one of these, or a delay alone):
-  503, status=503         answer this status
-  hang                    never answer
-  reset=before            cut the connection before the work is done
-  reset=after             cut it after: the answer is lost
-  malformed               answer something that is no JSON
-  omit=NAME+NAME          leave fields out of the answer
-  override.NAME=VALUE     put JSON, or else a text, in place of a field; more than once
-  oversized=BYTES         make the answer so long
-  redirect=URL            send the client elsewhere, by 307 or by status=
-
-settings:
-  delay=SECONDS           wait first
-  retry_after=SECONDS     the header Retry-After, with a status
-  header.NAME=VALUE       any header, with a status; more than once
-  body=TEXT               the body, with a status; has to be last, and may have commas
-  on=PATH                 this path and all below it (default: /auth)
-  times=N                 for how many requests (default: 1), or forever
-  probability=P           hit a request with this probability
-  seed=N                  make chance repeatable
-"""
-
 _NUMBER: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 def parse_fault(spec: str) -> Fault:
-    """Return the fault that a text describes. `FAULT_SYNTAX` explains it to people.
+    """Return the fault that a text describes. `apivideo-auth serve --help` explains the syntax.
 
     Raises `ValueError` for what cannot be read, and for what `Fault` refuses.
     """

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from apivideo_auth import AuthenticatePayload, AuthenticationApi, CredentialsRejectedError
-from apivideo_auth.cli import _exits
+from apivideo_auth.cli._exits import ExitCode
 from apivideo_auth.emulator import Emulator, Fault
 
 KEY = "made-up-key-of-the-test"
@@ -62,7 +62,7 @@ async def test_a_token_is_kept_between_calls(server: Emulator, environment: dict
     assert (await run(environment, "token"))[1] == first
     assert [call.path for call in server.calls] == ["/auth/api-key"]
     code, out, _ = await run(environment, "status")
-    assert (code, out.startswith(f"{server.url}: a token for another 59 min")) == (0, True)
+    assert (code, out.startswith(f"{server.url}: the stored token expires in 59 min")) == (0, True)
     code, out, _ = await run(environment, "status", "--json")
     assert json.loads(out)["expires_in"] > 3500
     code, forced, err = await run(environment, "token", "--force")
@@ -71,7 +71,7 @@ async def test_a_token_is_kept_between_calls(server: Emulator, environment: dict
     assert [call.path for call in server.calls] == ["/auth/api-key", "/auth/refresh"]
     code, out, err = await run(environment, "logout")
     assert (code, out) == (0, "")
-    assert "nothing is stored" in err
+    assert "the stored token is deleted" in err
     assert (await run(environment, "status"))[0] == 1
 
 
@@ -100,33 +100,33 @@ async def test_the_key_comes_from_a_file_or_from_standard_input(
     assert (await run(environment, "token", "--key-file", str(path)))[0] == 0
     assert (await run(environment, "token", "--key-file", "-", stdin=f"{KEY}\n"))[0] == 0
     code, out, err = await run(environment, "token", "--key-file", str(tmp_path / "none"))
-    assert (code, out) == (_exits.USAGE, "")
+    assert (code, out) == (ExitCode.USAGE, "")
     assert "No such file" in err
     path.write_bytes(b"\xff\xfe")
-    assert "no text" in (await run(environment, "token", "--key-file", str(path)))[2]
+    assert "not a text file" in (await run(environment, "token", "--key-file", str(path)))[2]
 
 
 async def test_exit_codes_tell_what_is_wrong(server: Emulator, environment: dict[str, str], tmp_path: Path) -> None:
     """Usage, refusal, limits and a bad store have codes of their own, and none shows a traceback."""
     code, out, err = await run(environment, "token")
-    assert (code, out) == (_exits.USAGE, "")
+    assert (code, out) == (ExitCode.USAGE, "")
     assert "APIVIDEO_API_KEY is not set" in err
     environment |= {"APIVIDEO_API_KEY": KEY, "APIVIDEO_BASE_URL": server.url}
-    assert (await run(environment, "token", "--min-ttl", "3500"))[0] == _exits.USAGE
+    assert (await run(environment, "token", "--min-ttl", "3500"))[0] == ExitCode.USAGE
     code, _, err = await run(environment | {"APIVIDEO_API_KEY": "made-up-wrong-key"}, "token")
-    assert code == _exits.REFUSED
+    assert code == ExitCode.REJECTED
     assert "made-up" not in err
-    assert (await run(environment | {"APIVIDEO_BASE_URL": "http://192.168.1.1"}, "token"))[0] == _exits.USAGE
-    assert (await run(environment | {"APIVIDEO_TOKEN_STORE": "made-up:"}, "token"))[0] == _exits.USAGE
+    assert (await run(environment | {"APIVIDEO_BASE_URL": "http://192.168.1.1"}, "token"))[0] == ExitCode.USAGE
+    assert (await run(environment | {"APIVIDEO_TOKEN_STORE": "made-up:"}, "token"))[0] == ExitCode.USAGE
     await run(environment, "logout")
     server.inject(Fault(status=429, headers={"Retry-After": "60"}))
-    assert (await run(environment, "token"))[0] == _exits.RATE_LIMITED
+    assert (await run(environment, "token"))[0] == ExitCode.RATE_LIMITED
     closed = tmp_path / "open-to-all"
     closed.mkdir(mode=0o777)
     closed.chmod(0o777)
     environment |= {"APIVIDEO_TOKEN_STORE": f"file://{closed}"}
-    assert (await run(environment, "status"))[0] == _exits.STORE
-    assert (await run(environment, "logout"))[0] == _exits.STORE
+    assert (await run(environment, "status"))[0] == ExitCode.STORE
+    assert (await run(environment, "logout"))[0] == ExitCode.STORE
     code, out, err = await run(environment, "token")
     assert (code, out.count(".")) == (0, 2)
     assert err.startswith("Warning: the token is not kept: TokenStoreError")
@@ -145,13 +145,13 @@ async def test_doctor_looks_at_everything(server: Emulator, environment: dict[st
         "clock",
     ]
     code, out, _ = await run(environment | {"APIVIDEO_API_KEY": "made-up-wrong-key"}, "doctor")
-    assert code == _exits.REFUSED
-    assert "BAD  authentication" in out
+    assert code == ExitCode.REJECTED
+    assert "FAIL  authentication" in out
     server.inject(Fault(status=500, on="/videos"))
     code, out, _ = await run(environment, "doctor")
-    assert "BAD  API: GET /videos answered 500" in out
+    assert "FAIL  API: GET /videos answered 500" in out
     server.inject(Fault(reset="before", on="/videos", times=None))
-    assert (await run(environment, "doctor"))[0] == _exits.UNREACHABLE
+    assert (await run(environment, "doctor"))[0] == ExitCode.UNREACHABLE
 
 
 @asynccontextmanager
@@ -236,7 +236,7 @@ async def test_serve_explains_faults(environment: dict[str, str]) -> None:
     _, out, _ = await run(environment, "serve", "--help")
     assert "override.NAME=VALUE" in out
     code, _, err = await run(environment, "serve", "--fault", "made-up")
-    assert code == _exits.USAGE
+    assert code == ExitCode.USAGE
     assert "--fault" in err
 
 
@@ -259,5 +259,5 @@ async def test_an_outage_of_the_service_is_unreachable(server: Emulator, environ
     """A 503 of the token endpoint has the exit code of an outage; a number that is none is a usage error."""
     environment |= {"APIVIDEO_API_KEY": KEY, "APIVIDEO_BASE_URL": server.url}
     server.inject(Fault(status=503, headers={"Retry-After": "60"}, times=None))
-    assert (await run(environment, "token"))[0] == _exits.UNREACHABLE
-    assert (await run(environment, "demo", "--seconds", "nan"))[0] == _exits.USAGE
+    assert (await run(environment, "token"))[0] == ExitCode.UNREACHABLE
+    assert (await run(environment, "demo", "--seconds", "nan"))[0] == ExitCode.USAGE
