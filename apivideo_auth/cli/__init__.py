@@ -49,8 +49,27 @@ def main() -> None:
         sys.exit(code)
 
 
+def _log(_context: click.Context, _parameter: click.Parameter, count: int) -> None:
+    if count:
+        import logging
+
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+        logging.getLogger("apivideo_auth").setLevel(logging.INFO if count == 1 else logging.DEBUG)
+
+
+_verbose = click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    expose_value=False,
+    callback=_log,
+    help="Log renewals and failures to standard error; -vv logs every call.",
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="apivideo-auth")
+@_verbose
 def command() -> None:
     """Keep programs authenticated to api.video.
 
@@ -89,6 +108,7 @@ def _account_options(function: Callable[..., None]) -> Callable[..., None]:
         type=click.Path(path_type=Path, allow_dash=True),
         help="Read the API key from this file; - means standard input.",
     )
+    @_verbose
     @wraps(function)
     def with_settings(*, sandbox: bool, key_file: Path | None, **options: Any) -> None:  # noqa: ANN401  the command's
         from apivideo_auth.cli._settings import Settings
@@ -106,6 +126,7 @@ def _account_options(function: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--live", is_flag=True, help="Run against api.video, with APIVIDEO_API_KEY.")
 @click.option("--sandbox", is_flag=True, help="With --live: use the sandbox.")
+@_verbose
 def demo(*, seconds: float, workers: int, ttl: float, live: bool, sandbox: bool) -> None:
     """Watch renewals and a revocation go by without a failed request.
 
@@ -150,7 +171,29 @@ def token(settings: "Settings", *, form: str, min_ttl: float | None, force: bool
     from apivideo_auth.cli import _token
 
     got = _run(_token.get(settings, min_ttl=min_ttl, force=force))
-    click.echo(_token.formatted(got, form))
+    click.echo(_token.formatted(got, form, settings.base_url))
+
+
+@command.command("exec", context_settings={"allow_interspersed_args": False})
+@_account_options
+@click.option("--min-ttl", type=_Number(min=0), help="The token must live for at least this many seconds.")
+@click.argument("arguments", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(settings: "Settings", *, min_ttl: float | None, arguments: tuple[str, ...]) -> None:
+    """Run a program with a token in its environment.
+
+    The program finds the token in APIVIDEO_ACCESS_TOKEN and the API in APIVIDEO_BASE_URL. It does not see
+    APIVIDEO_API_KEY. For example:
+
+    \b
+        apivideo-auth exec --min-ttl 600 -- ./upload.sh video.mp4
+
+    The token is not renewed while the program runs. Signals and the exit code are the program's own; the exit code is
+    126 if it cannot be executed and 127 if it is not found.
+    """  # noqa: D301  click's mark for a paragraph that is not wrapped
+    from apivideo_auth.cli import _token
+
+    got = _run(_token.get(settings, min_ttl=min_ttl))
+    _token.execute(arguments, got, settings.base_url)
 
 
 @command.command()
@@ -184,7 +227,7 @@ def logout(settings: "Settings") -> None:
 @command.command()
 @_account_options
 def doctor(settings: "Settings") -> None:
-    """Check the API key, the store, the API and the clock.
+    """Check the API key, the store, the network, the API and the clock.
 
     Prints one line per check. The exit code is that of the first check that failed.
     """
@@ -279,6 +322,7 @@ def _faults(_context: click.Context, _parameter: click.Parameter, specs: tuple[s
 @click.option(
     "--fault", "faults", multiple=True, callback=_faults, metavar="SPEC", help="Cause a fault; repeatable, see below."
 )
+@_verbose
 def serve(  # noqa: PLR0913  one for each option
     *,
     host: str,

@@ -1,6 +1,7 @@
 """The command `demo`: many workers, short-lived tokens, a revocation, and no failed request."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -140,7 +141,8 @@ class Report:
 
     async def show(self) -> None:
         """On a terminal, show the current token and the requests below the timeline, until cancelled."""
-        if not self._console.is_terminal:
+        # Log lines would be written over it.
+        if not self._console.is_terminal or logging.getLogger("apivideo_auth").isEnabledFor(logging.INFO):
             return
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while True:
@@ -191,7 +193,9 @@ async def _run(
     await report.tokens.get_token()
     bearer = BearerAuth(_TimedSource(report), on_event=report.on_event)
     base_url = report.tokens.base_url
-    async with aiohttp.ClientSession(base_url, middlewares=(bearer,)) as session:
+    # Proxies of the environment are for api.video's hosts, as in `Settings`.
+    trust_env = base_url.startswith("https:")
+    async with aiohttp.ClientSession(base_url, middlewares=(bearer,), trust_env=trust_env) as session:
         try:
             async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
                 for number in range(workers):

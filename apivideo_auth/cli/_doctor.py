@@ -1,12 +1,14 @@
-"""The command `doctor`: checks the API key, the store, the API and the clock."""
+"""The command `doctor`: checks the API key, the store, the network, the API and the clock."""
 
 from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from attrs import frozen
+from yarl import URL
 
 from apivideo_auth import AuthError, TokenStoreError
 from apivideo_auth._clock import SYSTEM_CLOCK
@@ -14,6 +16,7 @@ from apivideo_auth.cli import _stored
 from apivideo_auth.cli._exits import ExitCode, exit_code
 from apivideo_auth.cli._settings import Settings
 
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=20)
 _MAX_SKEW: Final = 30.0
 """Seconds between the clocks of this machine and of the server. Records in files are dated by the former."""
 
@@ -35,6 +38,10 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Make one check after the other."""
     yield Finding("key", "has a valid form")
     yield await _store(settings)
+    async for finding in _network(settings):
+        yield finding
+        if finding.code != ExitCode.OK:
+            return
     # With the account's store: authenticating beside it might end the refresh token that its workers share.
     async with settings.manager() as tokens:
         try:
@@ -43,7 +50,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
             yield Finding("authentication", str(error), exit_code(error) or ExitCode.FAILED)
             return
         yield Finding("authentication", f"{settings.base_url} issued a token")
-        async with tokens.session(timeout=aiohttp.ClientTimeout(total=20)) as session:
+        async with tokens.session(timeout=_TIMEOUT) as session:
             try:
                 async with session.get("/videos", params={"pageSize": 1}) as response:
                     yield _resource(response)
@@ -58,6 +65,41 @@ async def _store(settings: Settings) -> Finding:
     except TokenStoreError as error:
         return Finding("store", str(error), ExitCode.STORE)
     return Finding("store", "no token is stored" if seconds is None else f"its token expires in {seconds:.0f} s")
+
+
+async def _network(settings: Settings) -> AsyncIterator[Finding]:
+    """Make a request without a secret. Any response shows that the proxy, the host and its certificate are good."""
+    proxy = _proxy(URL(settings.base_url)) if settings.trust_env else None
+    host = settings.base_url.partition("//")[2]
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=settings.trust_env) as session,
+            session.get(settings.base_url, allow_redirects=False),
+        ):
+            pass
+    except aiohttp.ClientProxyConnectionError:
+        yield Finding("proxy", f"{proxy} cannot be reached; it comes from the environment", ExitCode.UNREACHABLE)
+    except aiohttp.ClientHttpProxyError as error:
+        yield Finding("proxy", f"{proxy} answered {error.status} {error.message}", ExitCode.UNREACHABLE)
+    except aiohttp.ClientConnectorDNSError:
+        yield Finding("host", f"the name {host} does not resolve", ExitCode.UNREACHABLE)
+    except aiohttp.ClientConnectorCertificateError as error:
+        reason = getattr(error.certificate_error, "verify_message", error.certificate_error)
+        advice = "if a company's CA signed it, name the CA's file in SSL_CERT_FILE"
+        yield Finding("TLS", f"the certificate of {host} is not trusted ({reason}); {advice}", ExitCode.UNREACHABLE)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        reason = str(error) or type(error).__name__
+        yield Finding("host", f"{host} cannot be reached: {reason}", ExitCode.UNREACHABLE)
+    else:
+        yield Finding("proxy", "none" if proxy is None else f"{proxy} works")
+        yield Finding("host", f"{host} answers")
+        yield Finding("TLS", "the certificate is trusted" if settings.base_url.startswith("https:") else "not used")
+
+
+def _proxy(url: URL) -> str | None:
+    """Return the proxy that the environment names for this URL, without its user and password."""
+    proxy = None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)
+    return proxy and proxy.rpartition("@")[2]
 
 
 def _resource(response: aiohttp.ClientResponse) -> Finding:

@@ -14,6 +14,8 @@ class ExitCode(IntEnum):
     RATE_LIMITED = 5
     STORE = 6
     UNEXPECTED_RESPONSE = 7
+    NOT_EXECUTABLE = 126
+    NOT_FOUND = 127
     INTERRUPTED = 130
 
 

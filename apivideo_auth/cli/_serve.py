@@ -1,6 +1,7 @@
 """The command `serve`: the emulator as a server, for clients in any language."""
 
 import asyncio
+import logging
 import os
 import signal
 from contextlib import suppress
@@ -49,6 +50,7 @@ async def run(server: Emulator) -> None:
         # Event loops on Windows have no signal handlers; there Ctrl-C ends the loop itself.
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, stopped.set)
+    _log_requests()
     try:
         await server.start()
     except OSError as error:
@@ -61,3 +63,22 @@ async def run(server: Emulator) -> None:
         await stopped.wait()
     finally:
         await server.close()
+
+
+def _log_requests() -> None:
+    """Write the emulator's log, a line per request, to standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PrintableFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logger = logging.getLogger("apivideo_auth.emulator")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    # Otherwise -vv would log each request twice.
+    logger.propagate = False
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Escapes what a terminal would not print: a path comes from a client."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line."""
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in super().format(record))

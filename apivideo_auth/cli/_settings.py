@@ -39,10 +39,20 @@ class Settings:
         store_url = os.environ.get(STORE_VARIABLE) or "file:"
         return cls(_api_key(key_file), normal_base_url(base_url), store_url)
 
+    @property
+    def trust_env(self) -> bool:
+        """Whether proxies of the environment are used. Plain http goes to a local server, which no proxy reaches."""
+        return self.base_url.startswith("https:")
+
     def manager(self, on_event: EventHandler | None = None) -> TokenManager:
         """Return a manager that keeps its token in the store."""
         return TokenManager(
-            self.api_key, base_url=self.base_url, store=self._store(), policy=_POLICY, on_event=on_event
+            self.api_key,
+            base_url=self.base_url,
+            store=self._store(),
+            policy=_POLICY,
+            trust_env=self.trust_env,
+            on_event=on_event,
         )
 
     @asynccontextmanager

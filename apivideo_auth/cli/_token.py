@@ -1,15 +1,23 @@
-"""The command `token`: a token for scripts, kept between calls."""
+"""The commands `token` and `exec`: a token for scripts and programs, kept between calls."""
 
 import asyncio
 import json
+import os
 import shlex
-from typing import Final
+import signal
+import subprocess
+import sys
+from typing import Final, NoReturn
 
 import click
 
 from apivideo_auth import RateLimitedError, Token, TokenManager, TokenRejectedError
+from apivideo_auth._manager import API_KEY_VARIABLE, BASE_URL_VARIABLE
+from apivideo_auth.cli._exits import ExitCode
 from apivideo_auth.cli._settings import Settings
 from apivideo_auth.events import Event, StoreDegraded, TokenRenewed
+
+ACCESS_TOKEN_VARIABLE: Final = "APIVIDEO_ACCESS_TOKEN"  # noqa: S105  the variable's name
 
 _MAX_WAIT: Final = 2.0
 """Seconds that --force waits until the stored token is old enough to be replaced."""
@@ -43,26 +51,49 @@ async def _another(tokens: TokenManager, token: Token) -> Token:
     return await tokens.get_token(rejected=token)
 
 
-def formatted(token: Token, form: str) -> str:
-    """Return a token in one of the formats of the option `--format`."""
+def formatted(token: Token, form: str, base_url: str) -> str:
+    """Return a token of the API at `base_url` in one of the formats of the option `--format`."""
     # str() unmasks: these texts are what the user asked for.
     access_token, authorization = str(token.access_token), str(token.authorization)
     match form:
         case "header":
             return f"Authorization: {authorization}"
         case "env":
-            return f"export APIVIDEO_ACCESS_TOKEN={shlex.quote(access_token)}"
+            return f"export {ACCESS_TOKEN_VARIABLE}={shlex.quote(access_token)}"
         case "curl":
             escaped = authorization.replace("\\", "\\\\").replace('"', '\\"')
             return f'header = "Authorization: {escaped}"'
         case "json":
             return json.dumps(
                 {
+                    "version": 1,
                     "access_token": access_token,
                     "token_type": "Bearer",
-                    "expires_at": token.expires_at.isoformat(),
+                    "expires_at": token.expires_at.isoformat(timespec="seconds"),
+                    "expires_on": int(token.expires_at.timestamp()),
                     "expires_in": int(token.remaining()),
+                    "base_url": base_url,
                 }
             )
         case _:
             return access_token
+
+
+def execute(arguments: tuple[str, ...], token: Token, base_url: str) -> NoReturn:
+    """Become another program, which has the token in its environment and not the API key."""
+    environment = {name: value for name, value in os.environ.items() if name != API_KEY_VARIABLE}
+    environment |= {ACCESS_TOKEN_VARIABLE: str(token.access_token), BASE_URL_VARIABLE: base_url}
+    try:
+        if sys.platform == "win32":
+            # Windows cannot replace a process: the prompt would return while the program still runs.
+            sys.exit(subprocess.call(arguments, env=environment))  # noqa: S603  the user's own program
+        # Python ignores these signals, and an ignored signal stays ignored in the program.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        os.execvpe(arguments[0], arguments, environment)  # noqa: S606  as above
+    except FileNotFoundError:
+        click.echo(f"Error: command not found: {arguments[0]}", err=True)
+        sys.exit(ExitCode.NOT_FOUND)
+    except OSError as error:
+        click.echo(f"Error: cannot execute {arguments[0]}: {error.strerror}", err=True)
+        sys.exit(ExitCode.NOT_EXECUTABLE)
