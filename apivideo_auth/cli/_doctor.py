@@ -97,9 +97,9 @@ async def _network(settings: Settings) -> AsyncIterator[Finding]:
 
 
 def _proxy(url: URL) -> str | None:
-    """Return the proxy that the environment names for this URL, without its user and password."""
+    """Return host and port of the proxy that the environment names for this URL."""
     proxy = None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)
-    return proxy and proxy.rpartition("@")[2]
+    return proxy and proxy.rpartition("@")[2].rpartition("//")[2]
 
 
 def _resource(response: aiohttp.ClientResponse) -> Finding:

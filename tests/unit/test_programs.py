@@ -1,4 +1,4 @@
-"""The README's blocks, the examples and the demo, run as a reader would run them."""
+"""The blocks of the README and of docs/testing.md and the examples, run as a reader would run them."""
 
 import asyncio
 import os
@@ -102,52 +102,6 @@ async def unused_port() -> int:
     server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
     async with server:
         return server.sockets[0].getsockname()[1]
-
-
-async def test_the_demo_ends_with_no_failure() -> None:
-    """A short demo crosses renewals and a revocation, prints its summary alone to standard output, and exits 0."""
-    code, out, err = await run("-m", "apivideo_auth", "demo", "--seconds", "5", "--workers", "5")
-    assert code == 0, err
-    figures = dict(re.findall(r"^ *([a-z ]+?)  (.+)$", out, re.MULTILINE))
-    assert out.startswith("local api.video: no request failed\n")
-    assert figures["failures"] == "0"
-    assert int(figures["renewals"]) >= 2
-    assert figures["revocations"] == "1"
-    assert "5 workers list videos of a local api.video for 5 s" in err.splitlines()[0]
-    assert "token 1  from /auth/api-key" in err
-    assert "the server revokes all tokens" in err
-
-
-async def test_the_demo_says_what_failed(server: Emulator) -> None:
-    """Against a server that refuses the key the command ends with one line and the code for that."""
-    code, out, err = await run(
-        "-m", "apivideo_auth", "demo", "--live", server=server, APIVIDEO_API_KEY="made-up-wrong-key"
-    )
-    assert (code, out) == (3, "")
-    assert re.search(r"^Error: the API key was .* by http://127\.0\.0\.1:", err, re.MULTILINE)
-    assert "Traceback" not in err
-    assert "made-up" not in err
-
-
-async def test_live_needs_a_key() -> None:
-    """--live without a key names the variable; --sandbox without --live is a usage error."""
-    code, out, err = await run("-m", "apivideo_auth", "demo", "--live")
-    assert (code, out) == (2, "")
-    assert "APIVIDEO_API_KEY is not set" in err
-    code, _, err = await run("-m", "apivideo_auth", "demo", "--sandbox")
-    assert code == 2
-    assert "--sandbox needs --live" in err
-
-
-async def test_without_click_the_command_says_what_to_install() -> None:
-    """Without the cli extra the command names it instead of a traceback."""
-    code, out, err = await run(
-        "-c",
-        "import sys; sys.modules['click'] = None; import runpy; sys.argv[1:] = ['demo'];"
-        "runpy.run_module('apivideo_auth', run_name='__main__')",
-    )
-    assert (code, out) == (1, "")
-    assert "install apivideo-auth[cli]" in err
 
 
 OPTIONS = (
