@@ -155,7 +155,7 @@ class Report:
         panel = Table.grid(padding=(0, 2))
         panel.add_row(
             f"token {status.generation}",
-            ProgressBar(total=self._lifetime, completed=left, width=32, complete_style="green"),
+            ProgressBar(total=self._lifetime, completed=left, width=20, complete_style="green"),
             f"{left:5.1f} s  {status.phase}",
             f"{self.requests:,} requests",
             f"[red]{self.failures:,} failed[/]" if self.failures else "0 failed",

@@ -6,9 +6,9 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
-import click
 import pytest
 
 from apivideo_auth import (
@@ -152,10 +152,10 @@ async def test_completion(bare: dict[str, str]) -> None:
     assert await run(bare | asked) == (0, "plain,logout\n", "")
 
 
-def test_commands_are_imported_without_their_work() -> None:
-    """The group is a click command that documentation tools can load."""
-    assert isinstance(command, click.Group)
-    assert all(each.help for each in command.commands.values())
+def test_the_extra_brings_the_file_store() -> None:
+    """The extra `cli` brings what the store between calls needs."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert "apivideo-auth[file]" in extras["cli"]
 
 
 def test_without_click_the_command_says_what_to_install() -> None:

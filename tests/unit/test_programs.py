@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -59,41 +60,90 @@ def test_the_readme_begins_with_ten_lines() -> None:
 
 
 async def test_the_script_lists_videos(server: Emulator) -> None:
-    """examples/script.py works with a key, and without one against a local server."""
+    """examples/script.py works with a key, and without one against a local server; a wrong key is one line."""
     code, out, err = await run("examples/script.py")
-    assert (code, err) == (0, "")
-    assert out.endswith("  A first video\n")
+    assert (code, out.endswith("  A first video\n")) == (0, True)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+: 1 video\n", err)
     code, out, err = await run("examples/script.py", server=server)
-    assert (code, out, err) == (0, "", "")
+    assert (code, out, err) == (0, "", f"{server.url}: 0 videos\n")
     assert [call.path for call in server.calls] == ["/auth/api-key", "/videos"]
+    code, out, err = await run("examples/script.py", server=server, APIVIDEO_API_KEY="made-up-wrong-key")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert err.startswith("script.py: the API key was ")
 
 
-async def test_the_service_serves(unused_port: int) -> None:
-    """examples/service.py passes requests on, tells its health, and ends cleanly on SIGTERM."""
+@asynccontextmanager
+async def service(**variables: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """Run examples/service.py, which must end cleanly on SIGTERM; give the process and its URL."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("APIVIDEO_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-u",
         "examples/service.py",
         cwd=ROOT,
-        env=environment | {"PORT": str(unused_port)},
+        env=environment | variables,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
-    assert b"Running on" in await process.stdout.readline()
     try:
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{unused_port}") as session:
-            async with session.post("/videos", json={"title": "Made up"}) as response:
-                assert response.status == 201
-            async with session.get("/videos") as response:
-                assert [video["title"] for video in (await response.json())["data"]] == ["Made up"]
-            async with session.get("/health") as response:
-                assert (response.status, (await response.json())["phase"]) == (200, "fresh")
+        line = await process.stdout.readline()
+        assert b"Running on" in line
+        yield process, f"http://127.0.0.1:{variables['PORT']}"
     finally:
         process.terminate()
         _, err = await process.communicate()
     assert process.returncode == 0, err
+
+
+async def test_the_service_serves(unused_port: int) -> None:
+    """examples/service.py passes requests on, reports its health, and ends cleanly on SIGTERM."""
+    async with service(PORT=str(unused_port)) as (_, url), aiohttp.ClientSession(url) as session:
+        async with session.post("/videos", json={"title": "Made up"}) as response:
+            assert response.status == 201
+        async with session.get("/videos") as response:
+            assert [video["title"] for video in (await response.json())["data"]] == ["Made up"]
+        async with session.get("/health") as response:
+            assert (response.status, (await response.json())["phase"]) == (200, "fresh")
+
+
+async def test_the_service_says_why_it_cannot_serve(server: Emulator, unused_port: int) -> None:
+    """Without a token examples/service.py answers 503 with the cause, and says so in its health."""
+    variables = {"APIVIDEO_API_KEY": "made-up-wrong-key", "APIVIDEO_BASE_URL": server.url, "PORT": str(unused_port)}
+    async with service(**variables) as (_, url), aiohttp.ClientSession(url) as session:
+        async with session.get("/videos") as response:
+            assert (response.status, "the API key was " in (await response.json())["error"]) == (503, True)
+        async with session.get("/health") as response:
+            assert (response.status, (await response.json())["phase"]) == (503, "empty")
+
+
+async def test_the_containers_of_the_compose_file_show_something(unused_port: int) -> None:
+    """What examples/compose.yaml runs works on one machine, and its health check shows in both logs."""
+    text = (ROOT / "examples" / "compose.yaml").read_text()
+    (serve,) = re.findall(r"exec apivideo-auth (.*?)\"", text)
+    assert re.findall(r"exec python -u /src/(.*?)\"", text) == ["examples/service.py"]
+    (check,) = re.findall(r'"(import urllib.*?)"\]', text)
+    key = {"APIVIDEO_API_KEY": "made-up-key-for-compose"}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "apivideo_auth"),
+        *serve.replace("0.0.0.0", "127.0.0.1").replace("8080", "0").split(),
+        env=os.environ | key,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        url = (await process.stdout.readline()).decode().strip()
+        async with service(**key, APIVIDEO_BASE_URL=url, PORT=str(unused_port)) as (shown, _):
+            assert (await run("-c", check.replace("8000", str(unused_port))))[0] == 0
+            assert shown.stderr is not None
+            while b'"GET /videos ' not in (line := await shown.stderr.readline()):
+                assert line
+    finally:
+        process.terminate()
+        _, err = await process.communicate()
+    assert b"POST /auth/api-key" in err
+    assert b"GET /videos" in err
 
 
 @pytest.fixture
