@@ -19,8 +19,8 @@ from apivideo_auth.stores import store_from_url
 from apivideo_auth.stores._base import Slot
 from apivideo_auth.stores._opening import open_slot
 
-# Somebody who waits at a prompt wants to hear of an outage soon.
-_POLICY: Final = RefreshPolicy(deadline=5)
+# Somebody who waits at a prompt wants to hear of an outage soon, and Ctrl-C to work.
+_POLICY: Final = RefreshPolicy(deadline=5, close_timeout=1)
 _MAX_KEY_LENGTH: Final = 4096
 
 
