@@ -1,6 +1,6 @@
 """Keeps an asyncio program authenticated to api.video.
 
-One `await` gives a token that is good now; aiohttp sessions draw on it by themselves:
+`get_token` returns a valid access token. A session adds it to every request:
 
     async with TokenManager(api_key) as tokens, tokens.session() as session:
         async with session.get("/videos") as response:
@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 
 from apivideo_auth._version import __version__ as __version__
 
+# Type checkers read these imports. At run time `__getattr__` makes them when a name is first used, so that pytest
+# (which loads the plugin in every project) and `apivideo-auth --help` do not import aiohttp.
 if TYPE_CHECKING:
-    from apivideo_auth._api import AuthenticationApi
+    from apivideo_auth._api import AuthenticationApi, TokenEndpoints
+    from apivideo_auth._clock import Clock
     from apivideo_auth._errors import (
         AuthConnectionError,
         AuthError,
@@ -47,6 +50,7 @@ __all__ = [
     "AuthenticationApi",
     "BadRequest",
     "BearerAuth",
+    "Clock",
     "CredentialsRejectedError",
     "InsecureUrlError",
     "InvalidResponseError",
@@ -57,6 +61,7 @@ __all__ = [
     "RefreshPolicy",
     "RefreshTokenPayload",
     "Token",
+    "TokenEndpoints",
     "TokenManager",
     "TokenRejectedError",
     "TokenSource",
@@ -64,43 +69,34 @@ __all__ = [
     "TokenStoreError",
 ]
 
-# The names are imported on use, so that the pytest plugin and the command's --help do not pay for aiohttp.
-_HOMES = {
-    "_api": ("AuthenticationApi",),
-    "_errors": (
-        "AuthConnectionError",
-        "AuthError",
-        "AuthResponseError",
-        "CredentialsRejectedError",
-        "InsecureUrlError",
-        "InvalidResponseError",
-        "ManagerClosedError",
-        "RateLimitedError",
-        "TokenRejectedError",
-        "TokenStoreError",
-    ),
-    "_manager": ("TokenManager",),
-    "_middleware": ("BearerAuth",),
-    "_models": ("AccessToken", "AuthenticatePayload", "BadRequest", "RefreshTokenPayload"),
-    "_policy": ("RefreshPolicy",),
-    "_state": ("ManagerStatus",),
-    "_token": ("Token", "TokenSource"),
-    "_urls": ("PRODUCTION", "SANDBOX"),
-    "stores._memory": ("MemoryStore",),
-    "stores._base": ("TokenStore",),
-}
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+# Where the names are looked for, in this order.
+_MODULES = (
+    "_clock",
+    "_urls",
+    "_errors",
+    "_models",
+    "_policy",
+    "_token",
+    "_state",
+    "_api",
+    "_middleware",
+    "stores._base",
+    "stores._memory",
+    "_manager",
+)
 
+# Hidden from type checkers, which would otherwise accept every name.
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> object:
-    """Import a public name on its first use."""
-    module = _HOME_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> object:
+        """Import a public name on its first use."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        for module in _MODULES:
+            found = import_module(f"{__name__}.{module}")
+            if hasattr(found, name):
+                return globals().setdefault(name, getattr(found, name))
+        raise AssertionError(name)
 
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,10 +1,11 @@
-"""The two endpoints, over a session that nothing outside can disturb."""
+"""The two endpoints, called over a private session."""
 
 import asyncio
 import io
 import re
+import socket
 from types import TracebackType
-from typing import Self
+from typing import Final, Protocol, Self
 
 import aiohttp
 
@@ -13,43 +14,57 @@ from apivideo_auth._errors import error_from
 from apivideo_auth._failure import Failure
 from apivideo_auth._models import AccessToken, AuthenticatePayload, RefreshTokenPayload
 from apivideo_auth._policy import MAX_ATTEMPT_TIMEOUT
-from apivideo_auth._response import BODY_LIMIT, Endpoint, parse_response
+from apivideo_auth._response import MAX_BODY_SIZE, Endpoint, parse_response
 from apivideo_auth._urls import PRODUCTION, normal_base_url
+from apivideo_auth._validation import check_instance
 from apivideo_auth._version import __version__
+
+_CONNECT_PART: Final = 0.9
+"""The part of `attempt_timeout` in which a connection must be there. Without one, nothing was sent."""
+
+_CHECK_NETWORK = "check the network (behind a proxy: trust_env=True)"
+_CONNECTION_PROBLEMS: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (
+        aiohttp.ClientConnectorCertificateError,
+        "its TLS certificate is not trusted; if your network has a CA of its own, pass a connector that trusts it",
+    ),
+    (aiohttp.ClientSSLError, "the TLS handshake failed; check that the server speaks TLS on this port"),
+    (aiohttp.ClientProxyConnectionError, "the proxy cannot be reached; check the proxy settings of the environment"),
+    (socket.gaierror, f"the host name does not resolve; check the base URL, and {_CHECK_NETWORK}"),
+    (ConnectionRefusedError, "the connection was refused; check that a server listens there"),
+)
 
 _NAME = re.compile(r"[\w-]{1,50}", re.ASCII)
 _VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,2}", re.ASCII)
 
 
-def origin_headers(application: tuple[str, str] | None) -> dict[str, str]:
-    """Return the headers by which the vendor's clients say what they are; the format is the vendor's.
+class TokenEndpoints(Protocol):
+    """The two calls that a `TokenManager` makes: an `AuthenticationApi` has them, and so may a stand-in."""
 
-    Raises `TypeError` or `ValueError` for an `application` that they cannot say.
-    """
-    headers = {"AV-Origin-Sdk": f"apivideo-auth:{__version__}"}
-    if application is None:
-        return headers
-    if not (isinstance(application, tuple) and len(application) == 2):  # noqa: PLR2004  a pair
-        raise TypeError('application must be a pair (name, version) such as ("my-app", "1.2.3")')
-    name, version = application
-    if not (isinstance(name, str) and isinstance(version, str)):
-        raise TypeError('application must be a pair of strings such as ("my-app", "1.2.3")')
-    if not _NAME.fullmatch(name):
-        raise ValueError("application: a name has 1 to 50 letters, digits, '_' or '-'")
-    if not _VERSION.fullmatch(version):
-        raise ValueError("application: a version is up to three numbers of up to three digits, such as '1.2.3'")
-    return headers | {"AV-Origin-App": f"{name}:{version}"}
+    async def authenticate(self, payload: AuthenticatePayload) -> AccessToken:
+        """Return a token for the API key."""
+        ...
+
+    async def refresh(self, payload: RefreshTokenPayload) -> AccessToken:
+        """Return a token for a refresh token."""
+        ...
 
 
 class AuthenticationApi:
-    """`POST /auth/api-key` and `POST /auth/refresh` by themselves.
+    """The endpoints `POST /auth/api-key` and `POST /auth/refresh`.
 
-    The session is private: no cookies, no middlewares, no redirects, no proxy of the environment unless `trust_env`.
-    A `connector` that is passed stays the caller's to close. `attempt_timeout` (seconds) bounds one call, whole.
-    `application=("name", "1.2.3")` is sent as `AV-Origin-App`.
+    The session is private: no cookies, no middlewares, no redirects, no proxy from the environment unless `trust_env`.
 
-    Raises `TypeError`, `ValueError` or `InsecureUrlError` at construction for arguments that cannot be meant.
+    - `connector`: it stays the caller's to close.
+    - `application`: `("name", "1.2.3")`, sent as `AV-Origin-App`.
+    - `attempt_timeout`: seconds that one call may take as a whole.
+
+    Raises `TypeError`, `ValueError` or `InsecureUrlError` at construction if an argument is invalid. It works in one
+    running event loop at a time; when that loop is closed, the next call opens a session in the new one.
     """
+
+    clock: Clock = SYSTEM_CLOCK
+    """Its wall clock turns a `Retry-After` with a date into seconds."""
 
     def __init__(
         self,
@@ -60,10 +75,9 @@ class AuthenticationApi:
         trust_env: bool = False,
         attempt_timeout: float = 10,
     ) -> None:
-        if connector is not None and not isinstance(connector, aiohttp.BaseConnector):
-            raise TypeError(f"connector must be an aiohttp connector, not {type(connector).__name__}")
-        if not isinstance(trust_env, bool):
-            raise TypeError(f"trust_env must be a bool, not {type(trust_env).__name__}")
+        if connector is not None:
+            check_instance("connector", connector, aiohttp.BaseConnector)
+        check_instance("trust_env", trust_env, bool)
         if isinstance(attempt_timeout, bool) or not isinstance(attempt_timeout, int | float):
             raise TypeError(f"attempt_timeout must be a number of seconds, not {type(attempt_timeout).__name__}")
         if not 0 < attempt_timeout <= MAX_ATTEMPT_TIMEOUT:
@@ -71,49 +85,43 @@ class AuthenticationApi:
         self._base_url = normal_base_url(base_url)
         self._connector = connector
         self._trust_env = trust_env
-        self._utc = SYSTEM_CLOCK.utc
-        self._timeout = aiohttp.ClientTimeout(total=attempt_timeout, ceil_threshold=MAX_ATTEMPT_TIMEOUT)
+        self._attempt_timeout = attempt_timeout
         self._headers = origin_headers(application) | {
             "Content-Type": "application/json",
             "Accept": "application/json",
             "Accept-Encoding": "identity",
         }
         self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
         return f"<AuthenticationApi {self._base_url}>"
 
     @property
     def base_url(self) -> str:
-        """The origin that is asked, normalised."""
+        """The origin of the endpoints, normalised."""
         return self._base_url
 
-    def keep_time_by(self, clock: Clock) -> None:
-        """Read a `Retry-After` that names a date by this clock, in place of the machine's."""
-        self._utc = clock.utc
-
     async def authenticate(self, payload: AuthenticatePayload) -> AccessToken:
-        """Ask for a token with the API key.
+        """Return a token for the API key.
 
         Raises `CredentialsRejectedError`, `RateLimitedError`, `InvalidResponseError`, another `AuthResponseError`, or
         `AuthConnectionError`.
         """
-        if not isinstance(payload, AuthenticatePayload):
-            raise TypeError(f"authenticate takes an AuthenticatePayload, not {type(payload).__name__}")
+        check_instance("payload", payload, AuthenticatePayload)
         return await self._call("/auth/api-key", payload, payload.api_key)
 
     async def refresh(self, payload: RefreshTokenPayload) -> AccessToken:
-        """Ask for a token with a refresh token, which is used up by it.
+        """Return a token for a refresh token, which is used up.
 
-        Raises what `authenticate` raises. After anything but `AuthConnectionError.sent` being False or
-        `RateLimitedError` the refresh token may be used up although no new one came.
+        Raises the same errors as `authenticate`. The refresh token can be used again only after a `RateLimitedError`
+        or an `AuthConnectionError` with `sent=False`.
         """
-        if not isinstance(payload, RefreshTokenPayload):
-            raise TypeError(f"refresh takes a RefreshTokenPayload, not {type(payload).__name__}")
+        check_instance("payload", payload, RefreshTokenPayload)
         return await self._call("/auth/refresh", payload, payload.refresh_token)
 
     async def close(self) -> None:
-        """Close the session, and the connector if it was made here. Used again, the object opens anew."""
+        """Close the session. The next call opens a new one."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -129,32 +137,29 @@ class AuthenticationApi:
     async def _call(
         self, endpoint: Endpoint, payload: AuthenticatePayload | RefreshTokenPayload, secret: str
     ) -> AccessToken:
-        answer = self._masked(await self._exchange(endpoint, payload), secret)
-        if isinstance(answer, Failure):
-            raise error_from(answer)
-        return answer
+        # Failures are values until here, so that the exception has no frame that holds a response.
+        result = await self._send(endpoint, payload, secret)
+        if isinstance(result, Failure):
+            raise error_from(result)
+        return result
 
-    @staticmethod
-    def _masked(answer: AccessToken | Failure, secret: str) -> AccessToken | Failure:
-        """Mask the secret that was sent where the answer repeats it; before anything is raised, which shows locals."""
-        return answer.redacted(secret) if isinstance(answer, Failure) else answer
-
-    async def _exchange(  # noqa: PLR0911  one return for each way in which a call can end
-        self, endpoint: Endpoint, payload: AuthenticatePayload | RefreshTokenPayload
+    async def _send(
+        self, endpoint: Endpoint, payload: AuthenticatePayload | RefreshTokenPayload, secret: str
     ) -> AccessToken | Failure:
-        """Make one call. No local here holds a body, so that no traceback can show one."""
-        where = f"{self._base_url}{endpoint}"
+        url = f"{self._base_url}{endpoint}"
+        session = await self._open_session()
+        if isinstance(session, Failure):
+            return session
         try:
-            async with self._opened_session().post(
-                where,
-                # A payload object's repr does not show the bytes, in whatever frame of aiohttp it stands.
+            async with session.post(
+                url,
                 data=aiohttp.BytesPayload(payload.to_json(), content_type="application/json"),
                 allow_redirects=False,
             ) as response:
                 body = io.BytesIO()
-                while not response.content.at_eof() and body.tell() <= BODY_LIMIT:
-                    body.write(await response.content.read(BODY_LIMIT + 1 - body.tell()))
-                if body.tell() > BODY_LIMIT:
+                while not response.content.at_eof() and body.tell() <= MAX_BODY_SIZE:
+                    body.write(await response.content.read(MAX_BODY_SIZE + 1 - body.tell()))
+                if body.tell() > MAX_BODY_SIZE:
                     response.close()
                 return parse_response(
                     endpoint,
@@ -162,41 +167,105 @@ class AuthenticationApi:
                     response.status,
                     response.headers,
                     body.getvalue(),
-                    utc=self._utc(),
+                    utc=self.clock.utc(),
+                    sent=secret,
                 )
-        except aiohttp.ClientConnectorCertificateError as error:
-            # It has no error of the system beneath, unlike the others.
-            why = type(error.certificate_error).__name__
-            return Failure(kind="connection", sent=False, message=f"{where} cannot be reached ({why})")
-        except aiohttp.ClientConnectorError as error:
-            why = type(error.os_error).__name__
-            return Failure(kind="connection", sent=False, message=f"{where} cannot be reached ({why})")
-        except aiohttp.ConnectionTimeoutError:
-            return Failure(kind="connection", sent=False, message=f"{where} cannot be reached (timed out)")
-        except TimeoutError:
-            limit = f"{self._timeout.total:g} seconds"
-            return Failure(kind="connection", message=f"{where} gave no answer within {limit}")
-        except aiohttp.ClientHttpProxyError as error:
-            why = f"the proxy answered {error.status}"
-            return Failure(kind="connection", sent=False, message=f"{where} cannot be reached ({why})")
-        except aiohttp.ClientResponseError:
-            return Failure(kind="invalid", message=f"{where} answered something that is not HTTP")
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
-            return Failure(kind="connection", message=f"{where} broke off the call ({type(error).__name__})")
+            if self._connector is not None and self._connector.closed:
+                closed = "the connector was closed during the call; keep it open while it is in use"
+                return Failure(kind="misuse", message=closed)
+            return self._network_failure(error, url)
 
-    def _opened_session(self) -> aiohttp.ClientSession:
+    async def _open_session(self) -> aiohttp.ClientSession | Failure:
+        """Return the session of the running event loop, or why there can be none."""
+        loop = asyncio.get_running_loop()
+        if self._connector is not None and self._connector.closed:
+            return _misuse("the connector that was passed is closed; keep it open while it is in use")
+        if self._session is not None and self._loop is not loop:
+            if self._loop is not None and not self._loop.is_closed():
+                return _misuse("this AuthenticationApi is in use in another event loop; make one in each loop")
+            await self.close()
         if self._session is None or self._session.closed:
-            owned = self._connector is None
-            # One call every 45 minutes gains nothing from keep-alive, and a connection that went stale meanwhile
-            # would eat a refresh token.
-            connector = aiohttp.TCPConnector(force_close=True) if self._connector is None else self._connector
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                connector_owner=owned,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=self._timeout,
-                headers=self._headers,
-                auto_decompress=False,
-                trust_env=self._trust_env,
-            )
+            try:
+                self._session = self._new_session(loop)
+            except RuntimeError:  # aiohttp's answer to a connector of another loop
+                return _misuse("the connector that was passed belongs to another event loop; make one in each loop")
+            self._loop = loop
         return self._session
+
+    def _new_session(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
+        # Without keep-alive: a connection that went stale between two renewals would lose a refresh token.
+        connector = aiohttp.TCPConnector(force_close=True) if self._connector is None else self._connector
+        return aiohttp.ClientSession(
+            connector=connector,
+            connector_owner=self._connector is None,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # With a timeout of its own, waiting for a connection differs from waiting for the response.
+            timeout=aiohttp.ClientTimeout(
+                total=self._attempt_timeout,
+                connect=self._attempt_timeout * _CONNECT_PART,
+                ceil_threshold=MAX_ATTEMPT_TIMEOUT,
+            ),
+            headers=self._headers,
+            auto_decompress=False,
+            trust_env=self._trust_env,
+            loop=loop,
+        )
+
+    def _network_failure(self, error: Exception, url: str) -> Failure:
+        """Return the failure that an exception of a call stands for."""
+        match error:
+            case aiohttp.ClientConnectorError():
+                return _not_sent(f"{url} cannot be reached: {_why_no_connection(error)}")
+            case aiohttp.ConnectionTimeoutError():
+                seconds = f"{self._attempt_timeout * _CONNECT_PART:g} seconds"
+                return _not_sent(f"{url} cannot be reached: no connection within {seconds}; check the network")
+            case aiohttp.ClientHttpProxyError():
+                hint = "; it wants a user and a password" if error.status == 407 else ""  # noqa: PLR2004
+                return _not_sent(f"{url} cannot be reached: the proxy responded with status {error.status}{hint}")
+            case aiohttp.ClientResponseError():
+                return Failure(kind="invalid", message=f"{url} responded with something that is not HTTP")
+            case TimeoutError():
+                seconds = f"{self._attempt_timeout:g} seconds"
+                return Failure(kind="connection", message=f"{url} did not respond within {seconds}")
+            case _:
+                why = type(error).__name__
+                return Failure(kind="connection", message=f"the connection to {url} broke during the call ({why})")
+
+
+def _why_no_connection(error: aiohttp.ClientConnectorError) -> str:
+    """Return why a connection failed, and what to do about it."""
+    # The error of a certificate has no system error beneath.
+    system_error = getattr(error, "os_error", None)
+    for cls, reason in _CONNECTION_PROBLEMS:
+        if isinstance(error, cls) or isinstance(system_error, cls):
+            return reason
+    return f"{getattr(system_error, 'strerror', None) or 'no connection'}; {_CHECK_NETWORK}"
+
+
+def _not_sent(message: str) -> Failure:
+    return Failure(kind="connection", sent=False, message=message)
+
+
+def _misuse(message: str) -> Failure:
+    return Failure(kind="misuse", sent=False, message=message)
+
+
+def origin_headers(application: tuple[str, str] | None) -> dict[str, str]:
+    """Return the headers that identify the client, in the vendor's format.
+
+    Raises `TypeError` or `ValueError` if `application` does not fit that format.
+    """
+    headers = {"AV-Origin-Sdk": f"apivideo-auth:{__version__}"}
+    if application is None:
+        return headers
+    if not (isinstance(application, tuple) and len(application) == 2):  # noqa: PLR2004  a pair
+        raise TypeError('application must be a pair (name, version) such as ("my-app", "1.2.3")')
+    name, version = application
+    if not (isinstance(name, str) and isinstance(version, str)):
+        raise TypeError('application must be a pair of strings such as ("my-app", "1.2.3")')
+    if not _NAME.fullmatch(name):
+        raise ValueError("application: the name must have 1 to 50 letters, digits, '_' or '-'")
+    if not _VERSION.fullmatch(version):
+        raise ValueError("application: the version must be up to three numbers of up to three digits, such as '1.2.3'")
+    return headers | {"AV-Origin-App": f"{name}:{version}"}

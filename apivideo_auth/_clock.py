@@ -1,7 +1,7 @@
-"""The clock, and the only place that reads it.
+"""The clock. No other module reads the time.
 
-Decisions inside the process use `monotonic()`, which never jumps and goes on while the machine sleeps.
-`utc()` serves what people read and what processes share through files.
+Decisions inside a process use `monotonic()`, which never jumps and counts the time that the machine sleeps. `utc()` is
+for what people read and for what processes share through files.
 """
 
 import time
@@ -11,22 +11,22 @@ from typing import Final, Protocol
 
 
 class Clock(Protocol):
-    """What tells the time. Tests put a virtual one in its place."""
+    """A source of time. Tests pass a virtual one."""
 
     def monotonic(self) -> float:
-        """Seconds from an arbitrary start; never goes back, counts the time that the machine sleeps."""
+        """Return seconds from an arbitrary start. They never go back and count the time that the machine sleeps."""
         ...
 
     def utc(self) -> float:
-        """Seconds since the Unix epoch, by the wall clock."""
+        """Return seconds since the Unix epoch, by the wall clock."""
         ...
 
 
 def _sleep_counting_clock() -> Callable[[], float]:
-    """Return the fastest reader of a monotonic clock that goes on while the machine sleeps.
+    """Return the fastest function that reads a monotonic clock which counts sleep.
 
-    Linux has CLOCK_BOOTTIME. macOS has none, but its CLOCK_MONOTONIC counts sleep, which Python's
-    `time.monotonic()` there does not. On Windows `time.monotonic()` counts it.
+    On Linux that is CLOCK_BOOTTIME. On macOS it is CLOCK_MONOTONIC, unlike `time.monotonic()`. On Windows
+    `time.monotonic()` counts sleep.
     """
     for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"):
         clock_id = getattr(time, name, None)
@@ -36,7 +36,7 @@ def _sleep_counting_clock() -> Callable[[], float]:
 
 
 class SystemClock:
-    """The machine's own clocks, read by their fastest callables."""
+    """The machine's clocks."""
 
     def __init__(self) -> None:
         self.monotonic = _sleep_counting_clock()

@@ -1,32 +1,38 @@
-"""The errors that callers see, and their relation to `Failure`, the value they are made from.
+"""The errors that callers see, and how they are made from a `Failure`.
 
     AuthError (an aiohttp.ClientError)
-    ├── AuthConnectionError          no answer: refused, broken off, timed out
-    ├── AuthResponseError            an answer that is no token: status, type, title
-    │   ├── CredentialsRejectedError     the endpoint refused the API key (or a refresh token)
-    │   ├── RateLimitedError             429
-    │   └── InvalidResponseError         an answer that the API does not give
-    ├── TokenRejectedError           the API refused a token and no other can be had yet
-    ├── TokenStoreError              a store is down; callers of get_token never see it
+    ├── AuthConnectionError          no response: connection refused or broken, timeout
+    ├── AuthResponseError            a response without a token: status, type, title
+    │   ├── CredentialsRejectedError     the endpoint rejected the API key (or a refresh token)
+    │   ├── RateLimitedError             status 429
+    │   └── InvalidResponseError         a response that api.video does not send
+    ├── TokenRejectedError           the API rejected a token and no other is available yet
+    ├── TokenStoreError              a store is down; get_token never raises it
     ├── ManagerClosedError           the TokenManager is closed
-    └── InsecureUrlError (a ValueError)  plain http to another host than this one
+    └── InsecureUrlError (a ValueError)  plain http to another machine
 
-None of them is a `ClientOSError` or `ServerDisconnectedError`: aiohttp would send the request again.
+No error derives from `ClientOSError` or `ServerDisconnectedError`: aiohttp would send the request again.
 """
 
+import math
 from typing import Any
 
 import aiohttp
 
-from apivideo_auth._failure import Failure, FailureKind
+from apivideo_auth._failure import WRONG_ADDRESS_STATUSES, Failure, FailureKind, clean_text
+from apivideo_auth._models import BadRequest
+
+_MAX_MESSAGE_LENGTH = 1000
 
 
 class AuthError(aiohttp.ClientError):
     """The base of every error of this package.
 
-    `retry_after`: seconds until another try makes sense, where that is known.
+    - `retryable`: whether the same call may succeed later without a change by the user.
+    - `retry_after`: seconds until another try makes sense, or `None` if that is not known.
     """
 
+    retryable: bool = True
     retry_after: float | None = None
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
@@ -38,22 +44,32 @@ class AuthError(aiohttp.ClientError):
 
 
 class AuthConnectionError(AuthError):
-    """The endpoint gave no answer.
+    """The endpoint did not respond.
 
-    `sent` is False when the request provably never reached the server; otherwise it may have been processed.
+    `sent` is False if the request provably never reached the server; otherwise the server may have processed it.
     """
 
-    def __init__(self, message: str, *, sent: bool = True, retry_after: float | None = None) -> None:
+    sent: bool = True
+
+    def __init__(
+        self, message: str, *, sent: bool = True, retryable: bool = True, retry_after: float | None = None
+    ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.sent = sent
+        self.retryable = retryable
 
 
 class AuthResponseError(AuthError):
-    """The endpoint answered something that is no token.
+    """The endpoint responded, but not with a token.
 
-    `status` is the HTTP status; `type` (a link whose last part names the error), `title`, `name` (the offending
-    parameter) and `problems` are those of the body, where it had them.
+    `status` is the HTTP status. `type` (a link whose last part names the error), `title` and `name` (the offending
+    parameter) are those of the response's body, and `None` if it had none. `body` holds all of them.
     """
+
+    status: int | None = None
+    type: str | None = None
+    title: str | None = None
+    name: str | None = None
 
     def __init__(  # noqa: PLR0913  the fields of the documented error body
         self,
@@ -70,30 +86,43 @@ class AuthResponseError(AuthError):
         self.type = type
         self.title = title
         self.name = name
+        if status in WRONG_ADDRESS_STATUSES:
+            self.retryable = False
+
+    @property
+    def body(self) -> BadRequest | None:
+        """The error that the body described, or `None` if it described none."""
+        if self.type is None and self.title is None and self.name is None:
+            return None
+        return BadRequest(type=self.type or "", title=self.title or "", name=self.name or "", status=self.status)
 
 
 class CredentialsRejectedError(AuthResponseError):
-    """The endpoint refused the API key; from `AuthenticationApi.refresh`, the refresh token."""
+    """The endpoint rejected the API key; from `AuthenticationApi.refresh`, the refresh token."""
+
+    retryable = False
 
 
 class RateLimitedError(AuthResponseError):
-    """The endpoint answered 429; `retry_after` is what it asked for, in seconds."""
+    """The endpoint responded with status 429; `retry_after` is the pause that it asked for, in seconds."""
 
 
 class InvalidResponseError(AuthResponseError):
-    """The endpoint answered something that api.video does not answer."""
+    """The endpoint sent a response that api.video does not send."""
 
 
 class TokenRejectedError(AuthError):
-    """The API refused a token and no other can be had yet; `retry_after` says in how many seconds one can."""
+    """The API rejected a token and no other is available yet; `retry_after` says when one may be, in seconds."""
 
 
 class TokenStoreError(AuthError):
-    """A token store is down or holds what cannot be read. Raised by stores, never by `get_token`."""
+    """A token store is down or its data is unreadable. Raised by stores, never by `get_token`."""
 
 
 class ManagerClosedError(AuthError):
     """The `TokenManager` is closed."""
+
+    retryable = False
 
     def __init__(self, message: str = "this TokenManager is closed") -> None:
         super().__init__(message)
@@ -102,9 +131,11 @@ class ManagerClosedError(AuthError):
 class InsecureUrlError(AuthError, ValueError):
     """Secrets would go over plain http to another machine."""
 
+    retryable = False
+
 
 def _restore(cls: type[AuthError], args: tuple[Any, ...], state: dict[str, Any]) -> AuthError:
-    """Rebuild an unpickled error without going through its constructor."""
+    """Rebuild an unpickled error without calling its constructor."""
     error = cls.__new__(cls, *args)
     error.__dict__.update(state)
     return error
@@ -114,15 +145,16 @@ _RESPONSE_ERRORS: dict[FailureKind, type[AuthResponseError]] = {
     "credentials": CredentialsRejectedError,
     "rate_limited": RateLimitedError,
     "invalid": InvalidResponseError,
+    "response": AuthResponseError,
 }
 
 
 def error_from(failure: Failure, *, retry_after: float | None = None) -> AuthError:
-    """Return a new exception for this failure; `retry_after`, if given, replaces the server's own."""
+    """Return a new exception for this failure; `retry_after`, if given, replaces the server's."""
     wait = failure.retry_after if retry_after is None else retry_after
-    if failure.kind == "connection":
-        return AuthConnectionError(failure.message, sent=failure.sent, retry_after=wait)
-    return _RESPONSE_ERRORS.get(failure.kind, AuthResponseError)(
+    if failure.kind in ("connection", "misuse"):
+        return AuthConnectionError(failure.message, sent=failure.sent, retryable=failure.retryable, retry_after=wait)
+    return _RESPONSE_ERRORS[failure.kind](
         failure.message,
         status=failure.status,
         type=failure.type,
@@ -132,23 +164,51 @@ def error_from(failure: Failure, *, retry_after: float | None = None) -> AuthErr
     )
 
 
-def failure_from(error: BaseException) -> Failure:
-    """Return the failure that an exception of a token call stands for."""
+def failure_from(error: BaseException, *secrets: str) -> Failure:
+    """Return the failure that an exception of a token call stands for, with `secrets` masked in its texts.
+
+    The exception may be a stand-in's: attributes of a wrong type or value count as missing.
+    """
     if isinstance(error, AuthResponseError):
-        kind: FailureKind = "response"
-        for candidate, error_class in _RESPONSE_ERRORS.items():
-            if isinstance(error, error_class):
-                kind = candidate
-        return Failure(
-            kind=kind,
-            message=str(error),
-            status=error.status,
-            type=error.type,
-            title=error.title,
-            name=error.name,
-            retry_after=error.retry_after,
-        )
-    if isinstance(error, AuthConnectionError):
-        return Failure(kind="connection", message=str(error), retry_after=error.retry_after, sent=error.sent)
-    # The text of a foreign exception may hold what was sent, so only its class is named.
-    return Failure(kind="connection", message=f"the token call failed with {type(error).__name__}")
+        kind: FailureKind = next(kind for kind, cls in _RESPONSE_ERRORS.items() if isinstance(error, cls))
+    elif isinstance(error, AuthConnectionError):
+        kind = "connection" if _attribute(error, "retryable", bool) is not False else "misuse"
+    else:
+        # The text of an unknown exception may hold what was sent, so only its class is named.
+        return Failure(kind="connection", message=_class_text(error, *secrets))
+
+    def text(name: str) -> str | None:
+        return clean_text(_attribute(error, name, str) or "", *secrets) or None
+
+    status, retry_after = _attribute(error, "status", int), _attribute(error, "retry_after", int | float)
+    return Failure(
+        kind=kind,
+        message=_message(error, *secrets),
+        status=status if status is not None and 100 <= status <= 599 else None,  # noqa: PLR2004  as in HTTP
+        type=text("type"),
+        title=text("title"),
+        name=text("name"),
+        retry_after=retry_after if retry_after is not None and 0 <= retry_after < math.inf else None,
+        sent=_attribute(error, "sent", bool) is not False,
+    )
+
+
+def _attribute(error: BaseException, name: str, cls: Any) -> Any:  # noqa: ANN401  a `cls` or None
+    """Return an attribute of an exception if it is a `cls`, and else None."""
+    try:
+        value = getattr(error, name, None)
+    except Exception:  # noqa: BLE001  a property of a stand-in may raise anything
+        return None
+    return value if isinstance(value, cls) and (cls is bool or not isinstance(value, bool)) else None
+
+
+def _message(error: BaseException, *secrets: str) -> str:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  `__str__` of a stand-in may raise anything
+        text = ""
+    return clean_text(text, *secrets, limit=_MAX_MESSAGE_LENGTH) or _class_text(error, *secrets)
+
+
+def _class_text(error: BaseException, *secrets: str) -> str:
+    return f"the token call failed with {clean_text(type(error).__name__, *secrets)}"

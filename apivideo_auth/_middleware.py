@@ -1,5 +1,6 @@
 """Bearer authentication as an aiohttp client middleware."""
 
+import warnings
 from collections.abc import Iterable
 from typing import Final
 
@@ -13,8 +14,8 @@ from apivideo_auth._token import Token, TokenSource
 from apivideo_auth._urls import Origin, normal_base_url, origin_of
 from apivideo_auth._validation import check_callable
 
-READABLE_401: Final = 65_536
-"""Bytes of a 401's body that are read ahead, so that its connection is free before a renewal waits for one."""
+MAX_READ_AHEAD: Final = 65_536
+"""A 401's body of at most this size (bytes) is read ahead, so that the renewal can use the 401's connection."""
 
 _UNAUTHORIZED = 401
 
@@ -22,11 +23,12 @@ _UNAUTHORIZED = 401
 class BearerAuth:
     """Sets `Authorization` on requests to the allowed origins, and replays a request once after a 401.
 
-    Put it innermost, `middlewares=(retry, logging, BearerAuth(tokens))`, so that each retry gets the then-current
-    token. Requests to other origins, redirects among them, and requests that bring an `Authorization` of their own pass
-    untouched. The header is taken out again when the request is over, so that no `request_info` shows it.
+    Put it last, `middlewares=(retry, logging, BearerAuth(tokens))`, so that each retry gets the current token.
+    Requests to other origins (redirects too) and requests with an `Authorization` of their own are not changed. The
+    header is removed when the request is over, so that no `request_info` shows it.
 
-    `origins` are those of URLs that may see the token; by default the source's `base_url`.
+    - `origins`: where the token may be sent; by default the source's `base_url`.
+    - `on_event`: a function that gets each `events.TokenRejected`.
     """
 
     def __init__(
@@ -37,11 +39,13 @@ class BearerAuth:
         on_event: events.EventHandler | None = None,
     ) -> None:
         if not callable(getattr(source, "get_token", None)):
-            raise TypeError(f"source must have get_token, like a TokenManager; {type(source).__name__} has none")
+            raise TypeError(
+                f"source must have get_token, like a TokenManager; {type(source).__name__} has no get_token"
+            )
         if origins is None:
             base_url = getattr(source, "base_url", None)
             if base_url is None:
-                raise ValueError("source has no base_url; pass origins=[…], the places that may see its token")
+                raise ValueError("source has no base_url; pass origins=[…], where its token may be sent")
             origins = [base_url]
         elif isinstance(origins, str) or not isinstance(origins, Iterable):
             raise TypeError('origins must be a collection of URLs, such as ["https://ws.api.video"]')
@@ -51,7 +55,7 @@ class BearerAuth:
         self._origins: frozenset[Origin] = frozenset(_allowed(origin) for origin in origins)
         self._on_event = on_event
         if not self._origins:
-            raise ValueError("origins is empty; name the places that may see the token")
+            raise ValueError("origins is empty; name the origins to which the token may be sent")
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         """Send the request with a token."""
@@ -70,8 +74,8 @@ class BearerAuth:
     async def _after_401(
         self, request: ClientRequest, handler: ClientHandlerType, token: Token, response: ClientResponse
     ) -> ClientResponse:
-        """Report the token; replay the request if there is another one, else give back the 401 as it is."""
-        await _read_if_small(response)
+        """Replay the request with another token, or return the 401 unchanged if that is not possible."""
+        await _read_ahead(response)
         try:
             token_now = await self._source.get_token(rejected=token)
         except AuthError:
@@ -83,16 +87,16 @@ class BearerAuth:
         response.release()
         self._emit(token, why_not=None)
         if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
-            # The future of the first exchange is used up; sending again without a new one crashes.
+            # A second send needs a new future for the server's answer.
             request.update_expect_continue(expect=True)
         try:
             return await _send(request, handler, token_now)
         except aiohttp.ClientConnectorError:
             raise
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-            # aiohttp would begin the whole exchange anew after these, and send a third and a fourth time.
-            broke = f"the connection broke when the request was sent again ({type(error).__name__})"
-            raise aiohttp.ClientConnectionError(broke) from error
+            # After these aiohttp would repeat the whole exchange: a third and a fourth request.
+            broken = f"the connection broke when the request was sent again ({type(error).__name__})"
+            raise aiohttp.ClientConnectionError(broken) from error
 
     def _emit(self, token: Token, *, why_not: events.NotReplayed | None) -> None:
         if self._on_event is not None:
@@ -108,26 +112,49 @@ async def _send(request: ClientRequest, handler: ClientHandlerType, token: Token
     request.headers[hdrs.AUTHORIZATION] = token.authorization
     try:
         return await handler(request)
+    except OSError as error:
+        _drop_writer_frames(error)
+        raise
     finally:
         request.headers.popall(hdrs.AUTHORIZATION, None)
 
 
-async def _read_if_small(response: ClientResponse) -> None:
-    """Read a body that says it is small; it stays readable for the caller."""
-    length = response.content_length
-    if length is not None and length <= READABLE_401:
-        try:
-            await response.read()
-        except aiohttp.ClientError:
-            # Who reads it later gets the same error; the 401 itself has arrived.
-            return
+def _drop_writer_frames(error: BaseException) -> None:
+    """Cut aiohttp's writer out of the tracebacks of an exception: its locals hold the bytes of the header."""
+    link: BaseException | None = error
+    while link is not None:
+        trace = link.__traceback__
+        while trace is not None:
+            if trace.tb_next is not None and trace.tb_next.tb_frame.f_globals.get("__name__") == "aiohttp.http_writer":
+                trace.tb_next = None
+            trace = trace.tb_next
+        link = link.__cause__ or link.__context__
+
+
+async def _read_ahead(response: ClientResponse) -> None:
+    """Read the body if it is small, and put it back: the caller can still read or stream it."""
+    if response.content_length is None or response.content_length > MAX_READ_AHEAD:
+        return
+    content, data = response.content, bytearray()
+    try:
+        # A compressed body may turn out to be large.
+        while not content.at_eof() and len(data) <= MAX_READ_AHEAD:
+            data += await content.readany()
+    except aiohttp.ClientError:
+        # The status is there all the same, and the caller gets this error by reading.
+        pass
+    if data:
+        with warnings.catch_warnings():
+            # `wait_eof` would not do: it waits for ever if the body is larger than the session's `read_bufsize`.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            content.unread_data(bytes(data))
 
 
 def _can_be_sent_again(request: ClientRequest) -> bool:
-    """Say whether the body goes out in full a second time.
+    """Return whether the body would be sent in full a second time.
 
-    Bytes do. Generators, pipes and multipart bodies that hold one are sent empty or cut without an error, and a slow
-    file may still be read by the thread of the first attempt.
+    Bytes are. Generators and pipes would be sent empty or cut, without an error, and a file may still be read by the
+    thread that the first attempt started.
     """
     body = request.body
     return body == b"" or isinstance(body, BytesPayload)

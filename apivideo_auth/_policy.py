@@ -1,6 +1,6 @@
-"""When to renew and how long to pause: pure functions of times and numbers.
+"""`RefreshPolicy`, when to renew, and how long to back off; pure.
 
-Times are seconds on one clock, named by the caller; durations are seconds.
+Moments are seconds on one clock, which the caller names. Durations are seconds. `jitter` is a random number in [0, 1).
 """
 
 from typing import Any, Final
@@ -10,54 +10,56 @@ from attrs import Attribute, field, frozen
 from apivideo_auth._failure import Failure
 
 REFRESH_JITTER: Final = 0.05
-"""Stale comes earlier by up to this part of the lifetime, so that workers do not renew in the same second."""
+"""A token becomes stale earlier by up to this part of its lifetime, so that workers do not renew in the same second."""
 LEEWAY: Final = 30.0
-LEEWAY_PART: Final = 0.05
-"""The default leeway is `LEEWAY`, at most this part of the lifetime."""
-MIN_TTL_PART: Final = 0.9
-"""More than this part of a lifetime cannot be asked for: a renewal would be due at once, again and again."""
+MAX_LEEWAY_PART: Final = 0.05
+"""The default leeway is `LEEWAY`, but at most this part of the lifetime."""
+MAX_MIN_TTL_PART: Final = 0.9
+"""`min_ttl` is at most this part of a lifetime. More would cause one renewal after another."""
 
 INITIAL_BACKOFF: Final = 0.5
 MAX_EXPONENTIAL_BACKOFF: Final = 30.0
+"""The backoff doubles from failure to failure, up to this bound."""
 MAX_RETRY_AFTER: Final = 60.0
 """A server's `Retry-After` is honoured up to this."""
 REJECTED_KEY_BACKOFF: Final = 60.0
-"""A refused API key is left alone for this long."""
+"""A rejected API key, or a URL without the endpoints, is not tried again for this long."""
 MAX_BACKOFF: Final = 60.0
-"""No pause is longer; a record that says so was damaged."""
+"""No backoff is longer; a record that says so is damaged."""
 
 INITIAL_THROTTLE: Final = 1.0
 MAX_THROTTLE: Final = 60.0
+"""The least time between renewals that 401s cause. It doubles while the renewed token is rejected as well."""
 MIN_REJECTION_AGE: Final = 1.0
-"""A token younger than this is not renewed because of a 401."""
+"""A 401 on a younger token causes no renewal."""
 REJECTION_RESET_AFTER: Final = 60.0
-"""After this long without a 401 the throttle of the renewals that they cause falls back."""
+"""After this long without a 401 the throttle starts again from `INITIAL_THROTTLE`."""
 
 INITIAL_STORE_BACKOFF: Final = 1.0
 MAX_STORE_BACKOFF: Final = 30.0
+"""A store that fails is left alone for this long, doubling from one failure to the next."""
 
 LEASE_MARGIN: Final = 5.0
-"""A claim is_newer_than the one call that it covers by this."""
+"""A claim outlives the one call that it covers by this."""
 MAX_ATTEMPT_TIMEOUT: Final = 60.0
 MAX_LEASE: Final = MAX_ATTEMPT_TIMEOUT + LEASE_MARGIN
-"""No lease is longer; a record that says so was damaged."""
+"""No lease is longer; a record that says so is damaged."""
 
 CLOCK_TOLERANCE: Final = 1.0
-"""A moment may lie further ahead than it can by this: sums of floats are rounded, and clocks are set by a little."""
+"""A moment of a record may lie further ahead than it should by this: sums are rounded, and clocks are adjusted."""
 
 MAX_LIFETIME: Final = 86_400.0
-"""At most a day is believed of `expires_in`."""
+"""At most a day of `expires_in` is believed."""
 
-
-_FINITE: Final = 1e12
+_MAX_NUMBER: Final = 1e12
 
 
 def _check_number(_policy: object, attribute: "Attribute[Any]", value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"RefreshPolicy.{attribute.name} must be a number, not {type(value).__name__}")
     # Compared before anything else, since an integer can be too large to become a float.
-    if not (-_FINITE < value < _FINITE):
-        raise ValueError(f"RefreshPolicy.{attribute.name} must be a number of everyday size")
+    if not (-_MAX_NUMBER < value < _MAX_NUMBER):
+        raise ValueError(f"RefreshPolicy.{attribute.name} must be finite and at most {_MAX_NUMBER:g}")
 
 
 def _check_seconds(policy: object, attribute: "Attribute[Any]", value: object) -> None:
@@ -83,24 +85,23 @@ def _check_refresh_at(policy: object, attribute: "Attribute[Any]", value: float)
 def _check_attempt_timeout(policy: object, attribute: "Attribute[Any]", value: float) -> None:
     _check_seconds(policy, attribute, value)
     if not 0 < value <= MAX_ATTEMPT_TIMEOUT:
-        raise ValueError(
-            f"RefreshPolicy.attempt_timeout must be more than 0 and at most {MAX_ATTEMPT_TIMEOUT:g} seconds, not {value}"
-        )
+        limits = f"more than 0 and at most {MAX_ATTEMPT_TIMEOUT:g} seconds"
+        raise ValueError(f"RefreshPolicy.attempt_timeout must be {limits}, not {value}")
 
 
 @frozen(kw_only=True)
 class RefreshPolicy:
     """How a `TokenManager` renews. The defaults are right for nearly everybody. Durations are in seconds.
 
-    - `refresh_at`: the part of the lifetime after which a token is stale and is renewed in the background; less
-      up to 5 % of the lifetime, drawn anew for each token.
-    - `leeway`: a token counts as expired so long before its end. `None`: 30 s, at most 5 % of the lifetime. A number
-      is honoured up to half the time between stale and the end.
-    - `attempt_timeout`: one call to an endpoint, whole; at most 60.
+    - `refresh_at`: a token is stale, and is renewed in the background, after this part of its lifetime, less a random
+      part of up to 5 % of the lifetime.
+    - `leeway`: a token counts as expired this long before its end. `None`: 30 s, at most 5 % of the lifetime. A number
+      counts up to half the time between stale and the end.
+    - `attempt_timeout`: the limit for one call to an endpoint; at most 60.
     - `deadline`: how long after the first failure in a row callers without a token still wait.
-    - `close_timeout`: what `close()` gives a renewal in flight.
+    - `close_timeout`: how long `close()` waits for a renewal in flight.
 
-    Raises `TypeError` and `ValueError` for what contradicts this.
+    Raises `TypeError` if a value is not a number, and `ValueError` if it is out of range.
     """
 
     refresh_at: float = field(default=0.8, validator=_check_refresh_at)
@@ -111,7 +112,7 @@ class RefreshPolicy:
 
     @property
     def lease(self) -> float:
-        """How long a claim on the account's renewal is valid."""
+        """How long a claim is valid, in seconds."""
         return self.attempt_timeout + LEASE_MARGIN
 
 
@@ -124,13 +125,19 @@ class Moments:
     ends_at: float
 
 
-def moments(policy: RefreshPolicy, *, begins_at: float, lifetime: float, draw: float) -> Moments:
-    """Return the moments of a token that was asked for at `begins_at`; `draw` is a random number in [0, 1)."""
-    stale_after = lifetime * (policy.refresh_at - REFRESH_JITTER * draw)
-    longest_leeway = (lifetime - stale_after) / 2
-    wanted = min(LEEWAY, lifetime * LEEWAY_PART) if policy.leeway is None else policy.leeway
+def moments(policy: RefreshPolicy, *, begins_at: float, lifetime: float, jitter: float) -> Moments:
+    """Return the moments of a token whose lifetime counts from `begins_at`."""
+    stale_after = lifetime * (policy.refresh_at - REFRESH_JITTER * jitter)
+    max_leeway = (lifetime - stale_after) / 2
+    leeway = min(LEEWAY, lifetime * MAX_LEEWAY_PART) if policy.leeway is None else policy.leeway
     ends_at = begins_at + lifetime
-    return Moments(begins_at + stale_after, ends_at - min(wanted, longest_leeway), ends_at)
+    return Moments(begins_at + stale_after, ends_at - min(leeway, max_leeway), ends_at)
+
+
+def is_usable(policy: RefreshPolicy, *, lifetime: float, remaining: float) -> bool:
+    """Return whether a token with `remaining` of its `lifetime` seconds may be handed out, whatever the jitter."""
+    latest = moments(policy, begins_at=0.0, lifetime=lifetime, jitter=1.0)
+    return lifetime - remaining < latest.expired_from
 
 
 def believed_lifetime(expires_in: float) -> float:
@@ -139,24 +146,24 @@ def believed_lifetime(expires_in: float) -> float:
 
 
 def max_min_ttl(lifetime: float) -> float:
-    """Return the most that a caller may ask for as `min_ttl`."""
-    return lifetime * MIN_TTL_PART
+    """Return the largest `min_ttl` that a caller may ask for."""
+    return lifetime * MAX_MIN_TTL_PART
 
 
-def backoff_after(failure: Failure, *, failures: int, draw: float) -> float:
-    """Return how long to leave the endpoint alone after the `failures`-th failure in a row.
+def backoff_after(failure: Failure, *, failures: int, jitter: float) -> float:
+    """Return how long to back off after the `failures`-th failure in a row.
 
-    Full jitter: anywhere between nothing and the doubled-up bound; `draw` is a random number in [0, 1).
+    Full jitter: the backoff lies anywhere between 0 and the bound that doubles with each failure.
     """
-    if failure.kind == "credentials":
+    if not failure.retryable:
         return REJECTED_KEY_BACKOFF
     bound = min(INITIAL_BACKOFF * 2.0 ** min(failures - 1, 16), MAX_EXPONENTIAL_BACKOFF)
-    wish = failure.retry_after
-    wished = min(wish, MAX_RETRY_AFTER) if wish is not None and wish > 0 else 0.0
-    return max(bound * draw, wished)
+    asked = failure.retry_after
+    honoured = min(asked, MAX_RETRY_AFTER) if asked is not None and asked > 0 else 0.0
+    return max(bound * jitter, honoured)
 
 
-def store_backoff(failures: int, *, draw: float) -> float:
-    """Return how long to leave a store alone after the `failures`-th failure in a row: half of it is jitter."""
+def store_backoff(failures: int, *, jitter: float) -> float:
+    """Return how long to leave a store alone after the `failures`-th failure in a row; half of it is jitter."""
     bound = min(INITIAL_STORE_BACKOFF * 2.0 ** min(failures - 1, 16), MAX_STORE_BACKOFF)
-    return bound * (1 - draw / 2)
+    return bound * (1 - jitter / 2)

@@ -1,9 +1,9 @@
-"""The record of an account, and every way in which it may change.
+"""The record of an account and its transitions; pure.
 
-One record per account says who may renew, with what, and since when. A renewal is one claim, one call, and one
-commit or fail; what comes next is read off the record. All functions here are pure: a record, an event and the
-time go in, a record and an answer come out. Times are seconds on the clock that the sharers of the record have in
-common; what leaves in an answer are durations, so that each sharer can put them on a clock of its own.
+One record per account says who may renew, with which refresh token, and since when. A renewal is one claim, one call,
+and one commit or release. The next step is read off the record. Each transition takes a record, an event and the time,
+and returns a record and an answer. Moments are seconds on the clock that the workers of the record share. Answers hold
+durations, so that each worker can place them on its own clock.
 """
 
 from typing import Final, TypeAlias
@@ -25,15 +25,16 @@ from apivideo_auth._policy import (
 
 @frozen(kw_only=True)
 class Record:
-    """What the sharers of an account know in common.
+    """What the workers of an account share.
 
     - `version`: the id of the claim that committed last.
     - `access`, `lifetime`, `committed_at`, `ends_at`: the access token of that commit.
-    - `refresh`: the refresh token; none when it was taken out by a claim, refused, or of unknown fate.
-    - `claim_id`, `claim_until`: who may renew, and until when.
-    - `not_before`, `failure`, `failures`, `failing_since`: the pause after failures in a row.
-    - `rejected_at`: the first 401 on the current token; `unrejected_since`: since when no token was refused before it.
-    - `throttle`, `throttled_until`: the throttle of renewals that 401s cause.
+    - `refresh`: the refresh token; `None` if there is none, or if it was rejected or may have been used. While a claim
+      stands, it is reserved for the holder.
+    - `claim_id`, `claimed_at`, `claim_until`: the claim that stands, and its lease.
+    - `not_before`, `failure`, `failures`, `failing_since`: the backoff after failures in a row.
+    - `rejected_at`: the first 401 on the current token; `unrejected_since`: since when no token before it was rejected.
+    - `throttle`, `throttled_until`: the least time between renewals that 401s cause.
     """
 
     version: str | None = None
@@ -43,6 +44,7 @@ class Record:
     ends_at: float = 0.0
     refresh: bytes | None = field(default=None, repr=False)
     claim_id: str | None = None
+    claimed_at: float = 0.0
     claim_until: float = 0.0
     not_before: float = 0.0
     failure: Failure | None = None
@@ -59,12 +61,17 @@ EMPTY: Final = Record()
 
 @frozen(kw_only=True)
 class SharedToken:
-    """The token of a record: its version, and how long it still lives."""
+    """The access token of a record.
+
+    - `lifetime`, `remaining`: seconds.
+    - `committed_at`: when it was committed, on the record's clock. It orders the commits of one record.
+    """
 
     version: str
     access: bytes = field(repr=False)
     lifetime: float
     remaining: float
+    committed_at: float
 
 
 # The events.
@@ -72,17 +79,21 @@ class SharedToken:
 
 @frozen(kw_only=True)
 class Claim:
-    """A wish to renew. `seen` is the version that the claimant knows; `rejected` says that a 401 is the reason."""
+    """Ask for the right to renew.
+
+    - `seen`: the version that the worker knows. `lease`: seconds.
+    - `throttled`: the worker has a usable token, and may not need a new one: a 401 is the reason.
+    """
 
     id: str
     seen: str | None
     lease: float
-    rejected: bool = False
+    throttled: bool = False
 
 
 @frozen(kw_only=True)
 class Commit:
-    """The renewal of claim `id` brought a token that lives for another `remaining` seconds."""
+    """End claim `id` with a token that lives for another `remaining` of its `lifetime` seconds."""
 
     id: str
     access: bytes = field(repr=False)
@@ -93,9 +104,10 @@ class Commit:
 
 @frozen(kw_only=True)
 class Release:
-    """The renewal of claim `id` brought none.
+    """End claim `id` without a token.
 
-    `refresh` is given back only if it can still be used. Without a `failure` nothing is counted.
+    - `refresh`: the refresh token, given back because it can still be used.
+    - `failure`, `backoff`: the failure to remember, and the seconds to back off. Without a failure nothing is counted.
     """
 
     id: str
@@ -107,41 +119,40 @@ class Release:
 Event: TypeAlias = Claim | Commit | Release
 
 
-# The answers.
+# The answers. `retry_after` is the number of seconds until another claim may be granted.
 
 
 @frozen(kw_only=True)
 class Granted:
-    """The claimant renews: with `refresh`, which is out of the record now, or without one by the API key.
+    """The worker renews: with `refresh`, or with the API key if that is `None`.
 
-    `version` and `remaining` (seconds, below 0 after its end) are those of the record's token, by which a claimant
-    tells whether it knows a newer one. `failures` in a row so far, the first of them `failing_for` seconds ago.
+    - `committed_at`: when the record's last token was committed; `None` if there never was one.
+    - `failures`: how many there were in a row; the first one was `failing_for` seconds ago.
     """
 
     refresh: bytes | None = field(repr=False)
-    version: str | None
-    remaining: float
+    committed_at: float | None
     failures: int
     failing_for: float
 
 
 @frozen(kw_only=True)
 class Changed:
-    """The record holds another token than the claimant has seen."""
+    """The record holds a token that the worker has not seen."""
 
     token: SharedToken
 
 
 @frozen(kw_only=True)
 class Busy:
-    """Somebody else renews; the claim lapses in `retry_after` seconds."""
+    """Another worker renews; `retry_after` is what is left of its lease."""
 
     retry_after: float
 
 
 @frozen(kw_only=True)
 class Backoff:
-    """Failures in a row, the first of them `failing_for` seconds ago; the next try may come in `retry_after` seconds."""
+    """Renewals failed `failures` times in a row; the first failure was `failing_for` seconds ago."""
 
     retry_after: float
     failure: Failure
@@ -151,19 +162,19 @@ class Backoff:
 
 @frozen(kw_only=True)
 class Throttled:
-    """The last renewal that a 401 caused is too recent; the next may come in `retry_after` seconds."""
+    """The previous renewal that a 401 caused is too recent."""
 
     retry_after: float
 
 
 @frozen(kw_only=True)
 class Done:
-    """The commit or fail counted."""
+    """The commit or release counts."""
 
 
 @frozen(kw_only=True)
 class ClaimLost:
-    """The record no longer carries that claim, so nothing changed; `token` is what it holds instead."""
+    """The record no longer carries that claim, so nothing has changed; `token` is what the record holds instead."""
 
     token: SharedToken | None
 
@@ -173,58 +184,67 @@ EndAnswer: TypeAlias = Done | ClaimLost
 
 
 def shared_token(record: Record, now: float) -> SharedToken | None:
-    """Return the token of the record, never believed beyond its lifetime; none if it has ended."""
-    if record.version is None or record.access is None:
+    """Return the token of the record, or `None` if it has ended or is dated in the future.
+
+    A token from the future was committed by a worker whose clock was wrong, so nobody knows when it ends.
+    """
+    if record.version is None or record.access is None or record.committed_at is None:
         return None
     lifetime = min(record.lifetime, MAX_LIFETIME)
-    remaining = min(record.ends_at - now, lifetime)
-    if not remaining > 0:
+    remaining = record.ends_at - now
+    if not 0 < remaining <= lifetime + CLOCK_TOLERANCE or record.committed_at > now + CLOCK_TOLERANCE:
         return None
-    return SharedToken(version=record.version, access=record.access, lifetime=lifetime, remaining=remaining)
+    return SharedToken(
+        version=record.version,
+        access=record.access,
+        lifetime=lifetime,
+        remaining=min(remaining, lifetime),
+        committed_at=record.committed_at,
+    )
 
 
 def claim(record: Record, event: Claim, now: float) -> tuple[Record, ClaimAnswer]:
-    """Answer a claim; in this order: a newer token, somebody else's claim, a pause, the throttle of 401s."""
+    """Answer a claim. A new token comes first, then another worker's claim, then a backoff, then the throttle."""
+    lease_left = _ahead(record.claim_until, now, MAX_LEASE) if record.claim_id is not None else 0.0
+    if lease_left > 0 and record.claim_id == event.id:
+        # The same claim again, because its answer was lost.
+        return record, _granted(record, record.refresh, now)
     token = shared_token(record, now)
     if token is not None and token.version != event.seen:
         return record, Changed(token=token)
-    held = _ahead(record.claim_until, now, MAX_LEASE) if record.claim_id is not None else 0.0
-    if held > 0:
-        return record, Busy(retry_after=held)
-    if event.rejected and record.rejected_at is None:
+    if lease_left > 0:
+        return record, Busy(retry_after=lease_left)
+    if event.throttled and record.rejected_at is None:
         record = evolve(record, rejected_at=now)
-    cooling = _ahead(record.not_before, now, MAX_BACKOFF)
-    if cooling > 0 and record.failure is not None:
+    backoff = _ahead(record.not_before, now, MAX_BACKOFF)
+    if backoff > 0 and record.failure is not None:
         return record, Backoff(
-            retry_after=cooling,
+            retry_after=backoff,
             failure=record.failure,
             failures=record.failures,
             failing_for=_failing_for(record, now),
         )
-    if event.rejected:
-        spaced = max(
-            _ahead(record.throttled_until, now, MAX_THROTTLE),
-            _ahead(record.committed_at + MIN_REJECTION_AGE, now, MIN_REJECTION_AGE)
-            if record.committed_at is not None
-            else 0.0,
-        )
-        if spaced > 0:
-            return record, Throttled(retry_after=spaced)
+    if event.throttled:
+        age_left = 0.0
+        if record.committed_at is not None:
+            age_left = _ahead(record.committed_at + MIN_REJECTION_AGE, now, MIN_REJECTION_AGE)
+        throttled = max(_ahead(record.throttled_until, now, MAX_THROTTLE), age_left)
+        if throttled > 0:
+            return record, Throttled(retry_after=throttled)
         grown = INITIAL_THROTTLE if _was_trusted(record) else max(INITIAL_THROTTLE, 2 * record.throttle)
         throttle = min(grown, MAX_THROTTLE)
         record = evolve(record, throttle=throttle, throttled_until=now + throttle)
-    granted = Granted(
-        refresh=record.refresh,
-        version=record.version,
-        remaining=record.ends_at - now,
-        failures=record.failures,
-        failing_for=_failing_for(record, now),
-    )
-    return evolve(record, refresh=None, claim_id=event.id, claim_until=now + event.lease), granted
+    # A claim that was not ended may have used the refresh token.
+    refresh = record.refresh if record.claim_id is None else None
+    granted = _granted(record, refresh, now)
+    return evolve(record, refresh=refresh, claim_id=event.id, claimed_at=now, claim_until=now + event.lease), granted
 
 
 def commit(record: Record, event: Commit, now: float) -> tuple[Record, EndAnswer]:
-    """Take the new tokens in, if the record still carries this claim."""
+    """Store the new tokens, if the record still carries this claim."""
+    if record.version == event.id:
+        # The same commit again, because its answer was lost.
+        return record, Done()
     if record.claim_id != event.id:
         return record, ClaimLost(token=shared_token(record, now))
     committed = evolve(
@@ -233,9 +253,11 @@ def commit(record: Record, event: Commit, now: float) -> tuple[Record, EndAnswer
         access=event.access,
         lifetime=event.lifetime,
         committed_at=now,
-        ends_at=now + event.remaining,
+        # A commit may be executed late; the token was not asked for before the claim.
+        ends_at=min(now + event.remaining, record.claimed_at + event.lifetime),
         refresh=event.refresh,
         claim_id=None,
+        claimed_at=0.0,
         claim_until=0.0,
         not_before=0.0,
         failure=None,
@@ -248,19 +270,28 @@ def commit(record: Record, event: Commit, now: float) -> tuple[Record, EndAnswer
 
 
 def release(record: Record, event: Release, now: float) -> tuple[Record, EndAnswer]:
-    """Note the failure, if the record still carries this claim."""
+    """End the claim without a token, if the record still carries it, and remember the failure."""
     if record.claim_id != event.id:
         return record, ClaimLost(token=shared_token(record, now))
-    failed = evolve(record, refresh=event.refresh, claim_id=None, claim_until=0.0)
+    released = evolve(record, refresh=event.refresh, claim_id=None, claimed_at=0.0, claim_until=0.0)
     if event.failure is not None:
-        failed = evolve(
-            failed,
+        released = evolve(
+            released,
             not_before=now + event.backoff,
             failure=event.failure,
             failures=record.failures + 1,
             failing_since=record.failing_since if record.failures else now,
         )
-    return failed, Done()
+    return released, Done()
+
+
+def _granted(record: Record, refresh: bytes | None, now: float) -> Granted:
+    return Granted(
+        refresh=refresh,
+        committed_at=record.committed_at,
+        failures=record.failures,
+        failing_for=_failing_for(record, now),
+    )
 
 
 def _ahead(moment: float, now: float, longest: float) -> float:
@@ -274,14 +305,14 @@ def _failing_for(record: Record, now: float) -> float:
 
 
 def _unrejected_since(record: Record, now: float) -> float:
-    """Return since when no token was refused, for a record that takes a new one."""
+    """Return since when no token was rejected, for a record that takes a new token."""
     if record.rejected_at is not None or record.unrejected_since is None:
         return now
     return record.unrejected_since
 
 
 def _was_trusted(record: Record) -> bool:
-    """Say whether tokens lived unrefused for long before the current one was refused."""
+    """Return whether tokens lived for long without a 401 before the current one was rejected."""
     if record.rejected_at is None or record.unrejected_since is None:
         return False
     return record.rejected_at - record.unrejected_since >= REJECTION_RESET_AFTER

@@ -1,17 +1,18 @@
-"""One renewal: one claim, one call, and one commit or fail. There is no loop in it."""
+"""One renewal: one claim, one call, and one commit or release. There is no loop in it."""
 
 import asyncio
 import uuid
 from collections.abc import Callable
-from typing import Literal, Protocol, TypeAlias
+from typing import TypeAlias
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
+from apivideo_auth._api import TokenEndpoints
 from apivideo_auth._clock import Clock
 from apivideo_auth._errors import failure_from
 from apivideo_auth._failure import Failure
 from apivideo_auth._models import AccessToken, AuthenticatePayload, RefreshTokenPayload
-from apivideo_auth._policy import LEASE_MARGIN, RefreshPolicy, backoff_after, believed_lifetime, moments
+from apivideo_auth._policy import LEASE_MARGIN, RefreshPolicy, backoff_after, believed_lifetime, is_usable
 from apivideo_auth._record import (
     Backoff,
     Busy,
@@ -24,86 +25,28 @@ from apivideo_auth._record import (
     SharedToken,
     Throttled,
 )
+from apivideo_auth._response import Endpoint
 from apivideo_auth._secrets import Secret, SecretBytes
+from apivideo_auth._state import RenewalRequest
 from apivideo_auth.stores._base import Slot
-
-Path: TypeAlias = Literal["/auth/api-key", "/auth/refresh"]
-
-
-class TokenEndpoints(Protocol):
-    """What a renewal calls: an `AuthenticationApi`, or a stand-in."""
-
-    async def authenticate(self, payload: AuthenticatePayload) -> AccessToken:
-        """Ask for a token with the API key."""
-        ...
-
-    async def refresh(self, payload: RefreshTokenPayload) -> AccessToken:
-        """Ask for a token with a refresh token."""
-        ...
-
-
-@frozen(kw_only=True)
-class Account:
-    """What stays the same from one renewal of an account to the next.
-
-    `draw` returns a random number in [0, 1). `patience` is how long one call may take, in seconds.
-    """
-
-    slot: Slot
-    api: TokenEndpoints
-    patience: float
-    credentials: AuthenticatePayload
-    policy: RefreshPolicy
-    clock: Clock
-    draw: Callable[[], float]
-
-
-@frozen(kw_only=True)
-class RenewalRequest:
-    """What the worker has, and what it does not want.
-
-    - `seen`: the version of the record that it knows; `remaining`: seconds of life of its own token, if it has one.
-    - `rejected`: an access token that the API refused; `because_rejected`: that is why it wants another; `skip_throttle`: a
-      renewal for that reason was granted before, so that its throttle is not asked for again.
-    """
-
-    seen: str | None = None
-    remaining: float | None = None
-    rejected: str | None = field(default=None, repr=False)
-    because_rejected: bool = False
-    skip_throttle: bool = False
-
-    def should_adopt(self, token: SharedToken) -> bool:
-        """Say whether the record's token is better than what the worker has."""
-        if self.is_rejected(token):
-            return False
-        return self.remaining is None or token.remaining > self.remaining
-
-    def is_rejected(self, token: SharedToken) -> bool:
-        """Say whether the record's token is the one that the API refused."""
-        return self.rejected is not None and token.access == self.rejected.encode()
-
-    def is_newer_than(self, granted: Granted) -> bool:
-        """Say whether the worker knows a newer token than the record, whose refresh token is then an old one."""
-        return self.remaining is not None and granted.version != self.seen and granted.remaining < self.remaining
 
 
 @frozen(kw_only=True)
 class Renewed:
-    """A call brought a token. `version` is the record's if the commit counted, and otherwise no record's."""
+    """A call brought a token. `version` names the commit; a commit that did not count has a version of its own."""
 
     access: str = field(repr=False)
     lifetime: float
     lifetime_assumed: bool
     sent_at: float
     seconds: float
-    path: Path
+    endpoint: Endpoint
     version: str
 
 
 @frozen(kw_only=True)
 class Adopted:
-    """The record had a better token. Its life counts from `asked_at`, when the store was asked."""
+    """The record had a better token. Its remaining life counts from `asked_at`."""
 
     token: SharedToken
     asked_at: float
@@ -111,158 +54,170 @@ class Adopted:
 
 @frozen(kw_only=True)
 class RefreshRejected:
-    """The refresh token was refused; the next renewal uses the API key, at once and with the permission of this one."""
+    """The endpoint rejected the refresh token. The next renewal uses the API key, without backoff or throttle."""
 
     failure: Failure
 
 
 @frozen(kw_only=True)
 class ClaimLapsed:
-    """The claim was granted and ran out; the worker claims again, with the permission that it had."""
+    """Too little was left of the lease for a call. The next renewal needs no second permission of the throttle."""
 
 
 @frozen(kw_only=True)
 class Failed:
-    """A call brought no token; `cooling` is the pause that follows."""
+    """A call brought no token."""
 
-    cooling: Backoff
-    path: Path
+    endpoint: Endpoint
+    backoff: Backoff
 
 
 Outcome: TypeAlias = Renewed | Adopted | RefreshRejected | ClaimLapsed | Failed | Busy | Backoff | Throttled
 
 
-async def renew(account: Account, wish: RenewalRequest) -> Outcome:
-    """Make one renewal and return what came of it. Raises what the slot raises, and `CancelledError`."""
-    claim_id = uuid.uuid4().hex
-    claimed_at = account.clock.monotonic()
-    answer = await account.slot.claim(_claim(claim_id, wish.seen, account, rejected=wish.because_rejected))
-    if isinstance(answer, Changed):
-        if wish.should_adopt(answer.token):
-            return Adopted(token=answer.token, asked_at=claimed_at)
-        claimed_at = account.clock.monotonic()
-        refused = wish.because_rejected or (wish.is_rejected(answer.token) and not wish.skip_throttle)
-        answer = await account.slot.claim(_claim(claim_id, answer.token.version, account, rejected=refused))
-    if isinstance(answer, Changed):
-        return (
-            Adopted(token=answer.token, asked_at=claimed_at)
-            if wish.should_adopt(answer.token)
-            else Busy(retry_after=0.0)
-        )
-    if not isinstance(answer, Granted):
-        return answer
-    try:
-        return await _use(account, wish, claim_id, claimed_at, answer)
-    except asyncio.CancelledError:
-        # The call's fate is unknown, so its refresh token is not given back; others need not wait out the lease.
-        await account.slot.release(Release(id=claim_id))
-        raise
+@frozen(kw_only=True)
+class _Attempt:
+    """A claim that was granted. `claimed_at` is when it was asked for."""
+
+    request: RenewalRequest
+    claim_id: str
+    claimed_at: float
+    granted: Granted
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return "/auth/api-key" if self.granted.refresh is None else "/auth/refresh"
 
 
-def _claim(claim_id: str, seen: str | None, account: Account, *, rejected: bool) -> Claim:
-    return Claim(id=claim_id, seen=seen, lease=account.policy.lease, rejected=rejected)
+@frozen(kw_only=True)
+class Renewer:
+    """Renews the tokens of one account. Its fields stay the same from one renewal to the next.
 
+    `call_timeout` limits one call, in seconds. `jitter` returns a random number in [0, 1).
+    """
 
-async def _use(account: Account, wish: RenewalRequest, claim_id: str, claimed_at: float, granted: Granted) -> Outcome:
-    """Make the one call that the claim covers, and end the claim."""
-    refresh = None if wish.is_newer_than(granted) else granted.refresh
-    path: Path = "/auth/api-key" if refresh is None else "/auth/refresh"
-    sent_at = account.clock.monotonic()
-    if sent_at - claimed_at >= LEASE_MARGIN:
-        # Too little of the lease is left for a whole call: somebody else may be renewing before it ends.
-        await account.slot.release(Release(id=claim_id, refresh=refresh))
-        return ClaimLapsed()
-    answer = await _call(account, refresh)
-    arrived_at = account.clock.monotonic()
-    if isinstance(answer, Failure):
-        return await _fail(account, wish, claim_id, claimed_at, path, granted, answer, _usable_again(answer, refresh))
-    lifetime = believed_lifetime(answer.expires_in)
-    remaining = lifetime - (arrived_at - sent_at)
-    new_refresh = None if answer.refresh_token is None else SecretBytes(answer.refresh_token.encode())
-    if arrived_at >= moments(account.policy, begins_at=sent_at, lifetime=lifetime, draw=1.0).expired_from:
-        late = Failure(
-            kind="invalid",
-            message=f"{path} answered a token of {lifetime:g} seconds that was over, or nearly, when it arrived",
-        )
-        return await _fail(account, wish, claim_id, claimed_at, path, granted, late, new_refresh)
-    ended = await account.slot.commit(
-        Commit(
-            id=claim_id,
-            access=SecretBytes(answer.access_token.encode()),
-            refresh=new_refresh,
+    slot: Slot
+    api: TokenEndpoints
+    call_timeout: float
+    credentials: AuthenticatePayload
+    policy: RefreshPolicy
+    clock: Clock
+    jitter: Callable[[], float]
+
+    async def renew(self, request: RenewalRequest) -> Outcome:
+        """Make one renewal. Raises what the slot raises, and `CancelledError`."""
+        claim = Claim(id=uuid.uuid4().hex, seen=request.version, lease=self.policy.lease, throttled=request.throttled)
+        asked_at = self.clock.monotonic()
+        answer = await self.slot.claim(claim)
+        if isinstance(answer, Changed) and not request.should_adopt(answer.token):
+            # The record's token is not better than the worker's own: claim with knowledge of it.
+            asked_at = self.clock.monotonic()
+            answer = await self.slot.claim(evolve(claim, seen=answer.token.version))
+        match answer:
+            case Changed(token=token):
+                return Adopted(token=token, asked_at=asked_at) if request.should_adopt(token) else Busy(retry_after=0.0)
+            case Granted():
+                try:
+                    return await self._use(
+                        _Attempt(request=request, claim_id=claim.id, claimed_at=asked_at, granted=answer)
+                    )
+                except BaseException:
+                    # Nobody knows whether the call was made, so the refresh token is not given back.
+                    await self.slot.release(Release(id=claim.id))
+                    raise
+            case _:
+                return answer
+
+    async def _use(self, attempt: _Attempt) -> Outcome:
+        """Make the one call that the claim covers, and end the claim."""
+        refresh, sent_at = attempt.granted.refresh, self.clock.monotonic()
+        if sent_at - attempt.claimed_at >= LEASE_MARGIN:
+            # The lease could end during the call, and another worker could renew at the same time.
+            await self.slot.release(Release(id=attempt.claim_id, refresh=refresh))
+            return ClaimLapsed()
+        response = await self._call(refresh)
+        if isinstance(response, AccessToken):
+            return await self._commit(attempt, response, sent_at)
+        if refresh is not None and response.kind == "credentials":
+            await self.slot.release(Release(id=attempt.claim_id))
+            return RefreshRejected(failure=response)
+        is_unused = not response.sent or response.kind == "rate_limited"
+        return await self._release(attempt, response, refresh if is_unused else None)
+
+    async def _commit(self, attempt: _Attempt, response: AccessToken, sent_at: float) -> Outcome:
+        """End the claim with the tokens that a call brought."""
+        arrived_at = self.clock.monotonic()
+        lifetime = believed_lifetime(response.expires_in)
+        commit = Commit(
+            id=attempt.claim_id,
+            access=SecretBytes(response.access_token.encode()),
+            refresh=None if response.refresh_token is None else SecretBytes(response.refresh_token.encode()),
             lifetime=lifetime,
-            remaining=remaining,
+            remaining=lifetime - (arrived_at - sent_at),
         )
-    )
-    if isinstance(ended, ClaimLost) and ended.token is not None and wish.should_adopt(ended.token):
-        return Adopted(token=ended.token, asked_at=arrived_at)
-    return Renewed(
-        access=answer.access_token,
-        lifetime=lifetime,
-        lifetime_assumed=answer.lifetime_assumed,
-        sent_at=sent_at,
-        seconds=arrived_at - sent_at,
-        path=path,
-        # Of a dropped commit too: what the record holds is then known to be another token than this.
-        version=claim_id,
-    )
+        too_late = Failure(
+            kind="invalid",
+            message=f"a token of {lifetime:g} seconds was over, or nearly, when it arrived: the endpoint is too slow",
+        )
+        if not is_usable(self.policy, lifetime=lifetime, remaining=commit.remaining):
+            return await self._release(attempt, too_late, commit.refresh)
+        ended = await self.slot.commit(commit)
+        if isinstance(ended, ClaimLost) and ended.token is not None and attempt.request.should_adopt(ended.token):
+            return Adopted(token=ended.token, asked_at=arrived_at)
+        committed_at = self.clock.monotonic()
+        if not is_usable(self.policy, lifetime=lifetime, remaining=lifetime - (committed_at - sent_at)):
+            # The claim has ended, but the worker backs off, or it would renew again at once.
+            return self._failed(attempt, too_late, committed_at)
+        return Renewed(
+            access=response.access_token,
+            lifetime=lifetime,
+            lifetime_assumed=response.lifetime_assumed,
+            sent_at=sent_at,
+            seconds=arrived_at - sent_at,
+            endpoint=attempt.endpoint,
+            version=attempt.claim_id,
+        )
 
-
-def is_cancelled() -> bool:
-    """Say whether somebody has cancelled the running task, and not a stand-in raised `CancelledError` of its own."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
-
-
-async def _call(account: Account, refresh: bytes | None) -> AccessToken | Failure:
-    """Make the call. Whatever a stand-in raises or answers, this returns a value."""
-    try:
-        async with asyncio.timeout(account.patience):
-            if refresh is None:
-                answer: object = await account.api.authenticate(account.credentials)
-            else:
-                answer = await account.api.refresh(RefreshTokenPayload(refresh.decode()))
-    except asyncio.CancelledError as error:
-        if is_cancelled():
-            raise
-        # Nobody cancelled this task: the error is the stand-in's own.
-        return failure_from(error)
-    except Exception as error:  # noqa: BLE001  as above
-        sent = "" if refresh is None else refresh.decode()
-        return failure_from(error).redacted(account.credentials.api_key, Secret(sent))
-    if isinstance(answer, AccessToken):
-        return answer
-    return Failure(kind="invalid", message=f"the api answered a {type(answer).__name__}, not an AccessToken")
-
-
-def _usable_again(failure: Failure, refresh: bytes | None) -> bytes | None:
-    """Return the refresh token if this failure proves that it was not used."""
-    return refresh if not failure.sent or failure.kind == "rate_limited" else None
-
-
-async def _fail(  # noqa: PLR0913, PLR0917  what the holder of a claim knows
-    account: Account,
-    wish: RenewalRequest,
-    claim_id: str,
-    claimed_at: float,
-    path: Path,
-    granted: Granted,
-    failure: Failure,
-    refresh: bytes | None,
-) -> Outcome:
-    """End the claim without a token, and say what follows."""
-    if path == "/auth/refresh" and failure.kind == "credentials":
-        await account.slot.release(Release(id=claim_id))
-        return RefreshRejected(failure=failure)
-    failures = granted.failures + 1
-    pause = backoff_after(failure, failures=failures, draw=account.draw())
-    failed_at = account.clock.monotonic()
-    ended = await account.slot.release(Release(id=claim_id, backoff=pause, failure=failure, refresh=refresh))
-    if isinstance(ended, ClaimLost):
-        # Somebody else has claimed since: the pause is not the account's, and there may be a token.
-        if ended.token is not None and wish.should_adopt(ended.token):
+    async def _release(self, attempt: _Attempt, failure: Failure, refresh: bytes | None) -> Outcome:
+        """End the claim without a token. `refresh` is given back."""
+        failed_at = self.clock.monotonic()
+        failed = self._failed(attempt, failure, failed_at)
+        ended = await self.slot.release(
+            Release(id=attempt.claim_id, backoff=failed.backoff.retry_after, failure=failure, refresh=refresh)
+        )
+        if isinstance(ended, ClaimLost) and ended.token is not None and attempt.request.should_adopt(ended.token):
             return Adopted(token=ended.token, asked_at=failed_at)
-        return ClaimLapsed()
-    failing_for = granted.failing_for + (failed_at - claimed_at) if granted.failures else 0.0
-    cooling = Backoff(retry_after=pause, failure=failure, failures=failures, failing_for=failing_for)
-    return Failed(cooling=cooling, path=path)
+        return failed
+
+    def _failed(self, attempt: _Attempt, failure: Failure, failed_at: float) -> Failed:
+        granted = attempt.granted
+        failures = max(granted.failures, attempt.request.failures) + 1
+        return Failed(
+            endpoint=attempt.endpoint,
+            backoff=Backoff(
+                retry_after=backoff_after(failure, failures=failures, jitter=self.jitter()),
+                failure=failure,
+                failures=failures,
+                failing_for=granted.failing_for + (failed_at - attempt.claimed_at) if granted.failures else 0.0,
+            ),
+        )
+
+    async def _call(self, refresh: bytes | None) -> AccessToken | Failure:
+        """Make the call. Whatever a stand-in for the api raises or returns, the result is a value."""
+        try:
+            async with asyncio.timeout(self.call_timeout):
+                if refresh is None:
+                    response: object = await self.api.authenticate(self.credentials)
+                else:
+                    response = await self.api.refresh(RefreshTokenPayload(refresh.decode()))
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling() > 0:
+                raise
+            # Nobody cancelled this task, so the stand-in raised the error itself.
+            return failure_from(error)
+        except Exception as error:  # noqa: BLE001  see the docstring
+            return failure_from(error, self.credentials.api_key, "" if refresh is None else Secret(refresh.decode()))
+        if isinstance(response, AccessToken):
+            return response
+        return Failure(kind="invalid", message=f"the api returned a {type(response).__name__}, not an AccessToken")

@@ -1,23 +1,33 @@
-"""Strings that mask themselves, and fingerprints that tell them apart without showing them."""
+"""Strings that mask themselves, and what else keeps secrets out of texts."""
 
 from hashlib import blake2b
-from typing import Any, NoReturn, Self
+from typing import Any, Final, NoReturn, Self, SupportsIndex, overload
 
-MASK = "***"
-SHORTEST = 6
+MASK: Final = "***"
+MIN_SECRET_LENGTH: Final = 6
+"""Shorter strings are not masked in texts: they match by chance and would only spoil the text."""
+MIN_PIECE_LENGTH: Final = 16
+"""A piece of a secret this long is masked as well: a server may repeat only the beginning of what was sent."""
 
 
 class Secret(str):
-    """A string whose `repr` is masked and that refuses to be pickled.
+    """A string whose `repr` is masked, whose slices are masked too, and that cannot be pickled.
 
-    It is a real `str` everywhere else, so it can be sent. Tracebacks that capture locals, log records
-    made with `%r` and the repr of whatever contains it show only the mask.
+    Everywhere else it is an ordinary `str`, so that it can be sent. Tracebacks that capture locals, log records made
+    with `%r`, and the repr of any object that contains it show only the mask, also where a tool shortens strings.
     """
 
     __slots__ = ()
 
     def __repr__(self) -> str:
         return f"'{MASK}'"
+
+    def __getitem__(self, key: SupportsIndex | slice) -> "Secret":
+        return Secret(super().__getitem__(key))
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> "SecretBytes":
+        """Return the encoded string, masked as well."""
+        return SecretBytes(super().encode(encoding, errors))
 
     def __copy__(self) -> Self:
         return self
@@ -26,30 +36,41 @@ class Secret(str):
         return self
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a secret is not pickled; use str(secret) where it has to leave the process")
+        raise TypeError("a Secret cannot be pickled; use str(secret) if it has to leave the process")
 
 
 class SecretBytes(bytes):
-    """Bytes whose `repr` is masked and that refuse to be pickled."""
+    """Bytes that behave like `Secret`."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
         return f"b'{MASK}'"
 
+    @overload
+    def __getitem__(self, key: SupportsIndex) -> int: ...
+    @overload
+    def __getitem__(self, key: slice) -> "SecretBytes": ...
+    def __getitem__(self, key: SupportsIndex | slice) -> "int | SecretBytes":
+        return SecretBytes(super().__getitem__(key)) if isinstance(key, slice) else super().__getitem__(key)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> Secret:
+        """Return the decoded bytes, masked as well."""
+        return Secret(super().decode(encoding, errors))
+
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a secret is not pickled; use bytes(secret) where it has to leave the process")
+        raise TypeError("SecretBytes cannot be pickled; use bytes(secret) if it has to leave the process")
 
 
-def masked(value: Any) -> Any:  # noqa: ANN401  the type stays what it was
-    """Return a string or bytes that mask themselves, and anything else as it is."""
+def masked(value: Any) -> Any:  # noqa: ANN401  the type stays the same
+    """Return a string or bytes as `Secret` or `SecretBytes`, and any other value unchanged."""
     if isinstance(value, str):
         return Secret(value)
     return SecretBytes(value) if isinstance(value, bytes) else value
 
 
 def fingerprint(*parts: str, size: int = 16) -> str:
-    """Return `size` bytes in hexadecimal that name these strings and cannot be turned back into them."""
+    """Return a one-way digest of these strings: `size` bytes, in hexadecimal."""
     digest = blake2b(digest_size=size, person=b"apivideo-auth")
     for part in parts:
         encoded = part.encode("utf-8", "surrogatepass")
@@ -58,9 +79,29 @@ def fingerprint(*parts: str, size: int = 16) -> str:
     return digest.hexdigest()
 
 
-def redact(text: str, *secrets: str | None) -> str:
-    """Return `text` with every one of `secrets` masked; what is too short to be one would only maim the text."""
+def redact(text: str, *secrets: str) -> str:
+    """Return `text` with every secret, and every longer piece of one, replaced by the mask."""
     for secret in secrets:
-        if secret and len(secret) >= SHORTEST:
-            text = text.replace(secret, MASK)
+        text = _redact_one(text, secret)
     return text
+
+
+def _redact_one(text: str, secret: str) -> str:
+    size = min(len(secret), MIN_PIECE_LENGTH)
+    if size < MIN_SECRET_LENGTH:
+        return text
+    pieces = {secret[start : start + size] for start in range(len(secret) - size + 1)}
+    shown: list[str] = []
+    position = 0
+    while position < len(text):
+        end = position
+        # Overlapping pieces form one run, which is masked once.
+        while text[end : end + size] in pieces:
+            end += 1
+        if end == position:
+            shown.append(text[position])
+            position += 1
+        else:
+            shown.append(MASK)
+            position = end - 1 + size
+    return "".join(shown)

@@ -1,40 +1,37 @@
-"""What a manager knows: the token it serves, the pause it keeps, and its counters. No I/O, no asyncio.
+"""What a manager knows: the token it serves, its backoff, and its counters; pure.
 
-Moments are seconds on the manager's monotonic clock, and `now` is handed in.
+Moments are seconds on the manager's monotonic clock. `now` is a parameter of every question.
 """
 
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from attrs import define, field, frozen
 
-from apivideo_auth import events
-from apivideo_auth._clock import Clock
-from apivideo_auth._errors import AuthError, error_from
 from apivideo_auth._failure import Failure
-from apivideo_auth._policy import Moments, RefreshPolicy, moments
-from apivideo_auth._record import Backoff, SharedToken
-from apivideo_auth._renewal import Failed, RenewalRequest, Renewed
-from apivideo_auth._token import Token
+from apivideo_auth._policy import Moments, RefreshPolicy, is_usable
 
-FOREVER_AGO: Final = float("-inf")
-
+if TYPE_CHECKING:
+    from apivideo_auth._record import Backoff, SharedToken
+    from apivideo_auth._token import Token
 
 Phase: TypeAlias = Literal["empty", "fresh", "stale", "expired", "closed"]
+
+NEVER: Final = float("-inf")
 
 
 @frozen(kw_only=True)
 class ManagerStatus:
     """A snapshot of a `TokenManager`, without secrets.
 
-    - `phase`: `empty` (no token yet), `fresh`, `stale` (served, and to be renewed), `expired`, `closed`.
+    - `phase`: `empty` (no token yet), `fresh`, `stale` (served, and due for renewal), `expired` or `closed`.
     - `generation`: how many tokens the manager has taken, its own and adopted ones.
     - `expires_at`, `renews_at`: end and planned renewal of the current token; aware, UTC.
-    - `backoff_until`: no call is made before; set after a failure.
-    - `last_error`: the last failed renewal, as text; none once one has succeeded.
-    - `renewals`, `failures`, `rejections`: calls that brought a token, calls that failed (not counting a refused
-      refresh token, which the API key replaces at once), tokens reported as refused.
+    - `backoff_until`: no call is made before this moment; `None` without a backoff.
+    - `last_error`: the last failed renewal, as text; `None` after a success.
+    - `renewals`, `failures`: calls that brought a token, and calls that did not. A rejected refresh token is not
+      counted, because the API key replaces it at once.
+    - `rejections`: how often `get_token` was called with `rejected`.
     """
 
     phase: Phase
@@ -50,144 +47,78 @@ class ManagerStatus:
 
 @frozen(kw_only=True)
 class Current:
-    """The token that is served. `version` is the record's, of which it came."""
+    """The token that is served, and the version of the record that it came from."""
 
-    token: Token
+    token: "Token"
     moments: Moments
     lifetime: float
     version: str | None
 
 
 @frozen(kw_only=True)
-class Pause:
-    """No call is made before `until`. The first failure in a row was at `failing_since`."""
+class BackoffState:
+    """No call is made before `until`. There were `failures` in a row, the first one at `failing_since`."""
 
     until: float
     failing_since: float
+    failures: int
     failure: Failure
 
-    def error(self, now: float) -> AuthError:
-        """Return a new exception that tells the cause, and when the next try may come."""
-        return error_from(self.failure, retry_after=max(0.0, self.until - now))
+    def exceeds(self, deadline: float) -> bool:
+        """Return whether the next call comes too late for a caller who waits."""
+        return not self.failure.retryable or self.until > self.failing_since + deadline
+
+
+@frozen(kw_only=True)
+class RenewalRequest:
+    """What a renewal needs to know about the worker.
+
+    - `version`: the record's version that the worker knows.
+    - `access`, `remaining`: its own token, if it has a usable one, and the seconds that it still lives.
+    - `rejected`: a caller is denied that token, so any other token is better.
+    - `throttled`: the renewal may help nobody, so it is throttled.
+    - `failures`: how often in a row renewals failed, as far as the worker knows.
+    """
+
+    policy: RefreshPolicy
+    version: str | None = None
+    access: str | None = field(default=None, repr=False)
+    remaining: float | None = None
+    rejected: bool = False
+    throttled: bool = False
+    failures: int = 0
+
+    def should_adopt(self, token: "SharedToken") -> bool:
+        """Return whether the record's token is better than the worker's own."""
+        if self.remaining is None or self.access is None:
+            return is_usable(self.policy, lifetime=token.lifetime, remaining=token.remaining)
+        if token.access == self.access.encode():
+            return False
+        if self.rejected:
+            return is_usable(self.policy, lifetime=token.lifetime, remaining=token.remaining)
+        return token.remaining > self.remaining
 
 
 @define(kw_only=True)
 class State:
     """The state of one manager.
 
-    `token` and `fresh_until` are for the fast path of `get_token`: before that moment nothing else has to be looked at.
+    `token` and `fresh_until` serve the fast path of `get_token`: before that moment nothing else matters.
     """
 
     policy: RefreshPolicy
-    clock: Clock
-    draw: Callable[[], float]
-    token: Token | None = None
-    fresh_until: float = FOREVER_AGO
+    token: "Token | None" = None
+    fresh_until: float = NEVER
     closed: bool = False
     current: Current | None = None
-    pause: Pause | None = None
-    # Before this moment no renewal is made because the current token was refused.
-    throttled_until: float = FOREVER_AGO
+    backoff: BackoffState | None = None
+    # The most life that this manager's last renewal could offer; a renewal for more is throttled.
+    best_ttl: float = float("inf")
     generation: int = 0
     renewals: int = 0
     failures: int = 0
     rejections: int = 0
     last_error: str | None = field(default=None, init=False)
-
-    def usable(self, now: float) -> Current | None:
-        """Return the current token while it may be handed out."""
-        current = self.current
-        return current if current is not None and now < current.moments.expired_from else None
-
-    def paused(self, now: float) -> Pause | None:
-        """Return the pause that is kept now."""
-        return self.pause if self.pause is not None and now < self.pause.until else None
-
-    def renewal_due(self) -> float | None:
-        """Return when to renew although nobody asks; None if only a caller may cause it."""
-        if self.closed or self.current is None:
-            return None
-        due = self.current.moments.stale_from
-        if self.pause is not None:
-            if self.pause.failure.kind == "credentials":
-                return None
-            due = max(due, self.pause.until)
-        return due if due < self.current.moments.expired_from else None
-
-    def wish(self, refused: Token | None, now: float, *, skip_throttle: bool = False) -> RenewalRequest:
-        """Return what a renewal has to know; `refused` is the token that a caller was refused with.
-
-        `skip_throttle`: a renewal for that reason was granted already, so that its throttle is not asked for again.
-        """
-        rejected = None if refused is None else refused.access_token
-        if self.current is None:
-            return RenewalRequest(rejected=rejected, skip_throttle=skip_throttle)
-        return RenewalRequest(
-            seen=self.current.version,
-            remaining=self.current.moments.ends_at - now,
-            rejected=rejected,
-            skip_throttle=skip_throttle,
-            because_rejected=(
-                not skip_throttle and rejected == self.current.token.access_token and self.usable(now) is not None
-            ),
-        )
-
-    def take_renewed(self, renewed: Renewed, reason: events.Reason) -> events.TokenRenewed:
-        """Serve the token that a call brought."""
-        self.renewals += 1
-        token = self._take(renewed.access, renewed.lifetime, renewed.sent_at, renewed.version)
-        return events.TokenRenewed(
-            endpoint=renewed.path,
-            reason=reason,
-            seconds=renewed.seconds,
-            generation=token.generation,
-            expires_at=token.expires_at,
-            lifetime=renewed.lifetime,
-            lifetime_assumed=renewed.lifetime_assumed,
-        )
-
-    def take_adopted(self, shared: SharedToken, asked_at: float) -> events.TokenAdopted:
-        """Serve the token of another worker; what is left of its life counts from `asked_at`."""
-        begins_at = asked_at - (shared.lifetime - shared.remaining)
-        token = self._take(shared.access.decode(), shared.lifetime, begins_at, shared.version)
-        return events.TokenAdopted(generation=token.generation, expires_at=token.expires_at, remaining=shared.remaining)
-
-    def _take(self, access: str, lifetime: float, begins_at: float, version: str | None) -> Token:
-        when = moments(self.policy, begins_at=begins_at, lifetime=lifetime, draw=self.draw())
-        self.generation += 1
-        token = Token(access, self.utc_of(when.ends_at), self.generation, clock=self.clock, ends_at=when.ends_at)
-        if not self.closed:
-            self.current = Current(token=token, moments=when, lifetime=lifetime, version=version)
-            self.token, self.fresh_until = token, when.stale_from
-            self.pause, self.throttled_until, self.last_error = None, FOREVER_AGO, None
-        return token
-
-    def note_failure(self, failed: Failed, now: float) -> events.RenewalFailed:
-        """Keep the pause that a failed call left."""
-        self.failures += 1
-        self.note_pause(failed.cooling, now)
-        error = error_from(failed.cooling.failure)
-        return events.RenewalFailed(
-            endpoint=failed.path,
-            error_class=type(error).__name__,
-            message=str(error),
-            failures=failed.cooling.failures,
-            still_serving=self.usable(now) is not None,
-            next_try_in=failed.cooling.retry_after,
-        )
-
-    def note_pause(self, cooling: Backoff, now: float) -> None:
-        """Keep a pause of the account."""
-        self.last_error = cooling.failure.message
-        self.pause = Pause(
-            until=now + cooling.retry_after, failing_since=now - cooling.failing_for, failure=cooling.failure
-        )
-
-    def close(self) -> None:
-        """Serve nobody any more, and let go of the token."""
-        self.closed = True
-        self.current = self.token = self.pause = None
-        self.fresh_until = FOREVER_AGO
 
     def phase(self, now: float) -> Phase:
         """Return the name of the state."""
@@ -195,26 +126,86 @@ class State:
             return "closed"
         if self.current is None:
             return "empty"
-        if now < self.current.moments.stale_from:
-            return "fresh"
-        return "expired" if self.usable(now) is None else "stale"
+        when = self.current.moments
+        return "fresh" if now < when.stale_from else "stale" if now < when.expired_from else "expired"
 
-    def status(self, now: float) -> ManagerStatus:
-        """Return a snapshot."""
-        when = None if self.current is None else self.current.moments
-        pause, due = self.paused(now), self.renewal_due()
+    def usable(self, now: float) -> Current | None:
+        """Return the current token while it may be handed out."""
+        current = self.current
+        return current if current is not None and now < current.moments.expired_from else None
+
+    def active_backoff(self, now: float) -> BackoffState | None:
+        """Return the backoff, unless it is over."""
+        return self.backoff if self.backoff is not None and now < self.backoff.until else None
+
+    def renewal_due(self) -> float | None:
+        """Return when to renew although nobody asks; `None` if only a caller may cause a renewal."""
+        if self.closed or self.current is None:
+            return None
+        due = self.current.moments.stale_from
+        if self.backoff is not None:
+            if not self.backoff.failure.retryable:
+                return None
+            due = max(due, self.backoff.until)
+        return due if due < self.current.moments.expired_from else None
+
+    def request(self, now: float, *, rejected: bool = False, min_ttl: float = 0.0) -> RenewalRequest:
+        """Return what a renewal needs to know.
+
+        `rejected`: the current token was rejected. `min_ttl`: the current token does not live for so long.
+        """
+        current = self.usable(now)
+        return RenewalRequest(
+            policy=self.policy,
+            version=None if self.current is None else self.current.version,
+            access=None if current is None else current.token.access_token,
+            remaining=None if current is None else current.moments.ends_at - now,
+            rejected=rejected and current is not None,
+            throttled=current is not None and (rejected or min_ttl > self.best_ttl),
+            failures=0 if self.backoff is None else self.backoff.failures,
+        )
+
+    def take(self, token: "Token", when: Moments, *, lifetime: float, version: str | None) -> None:
+        """Serve this token from now on."""
+        self.generation = token.generation
+        if not self.closed:
+            self.current = Current(token=token, moments=when, lifetime=lifetime, version=version)
+            self.token, self.fresh_until = token, when.stale_from
+            self.backoff = self.last_error = None
+
+    def back_off(self, backoff: "Backoff", now: float) -> None:
+        """Make no call before the backoff is over. What is known of earlier failures stays, if the record lost it."""
+        until, failing_since, failures = now + backoff.retry_after, now - backoff.failing_for, backoff.failures
+        if self.backoff is not None:
+            until = max(until, self.backoff.until)
+            failing_since = min(failing_since, self.backoff.failing_since)
+            failures = max(failures, self.backoff.failures + 1)
+        self.last_error = backoff.failure.message
+        self.backoff = BackoffState(
+            until=until, failing_since=failing_since, failures=failures, failure=backoff.failure
+        )
+
+    def close(self) -> None:
+        """Serve nobody any more, and drop the token."""
+        self.closed = True
+        self.current = self.token = self.backoff = None
+        self.fresh_until = NEVER
+
+    def status(self, now: float, utc: float) -> ManagerStatus:
+        """Return a snapshot. `utc` is the wall clock at `now`."""
+
+        def date(moment: float | None) -> datetime | None:
+            return None if moment is None else datetime.fromtimestamp(utc + (moment - now), UTC)
+
+        backoff = self.active_backoff(now)
         return ManagerStatus(
             phase=self.phase(now),
             generation=self.generation,
-            expires_at=None if when is None else self.utc_of(when.ends_at),
-            renews_at=None if due is None else self.utc_of(due),
-            backoff_until=None if pause is None else self.utc_of(pause.until),
+            expires_at=date(None if self.current is None else self.current.moments.ends_at),
+            renews_at=date(self.renewal_due()),
+            backoff_until=date(None if backoff is None else backoff.until),
             last_error=self.last_error,
             renewals=self.renewals,
             failures=self.failures,
             rejections=self.rejections,
         )
-
-    def utc_of(self, moment: float) -> datetime:
-        """Return a moment as people read it, by the wall clock of now."""
-        return datetime.fromtimestamp(self.clock.utc() + (moment - self.clock.monotonic()), UTC)

@@ -1,4 +1,4 @@
-"""A token as callers get it, and what anything that gives tokens looks like."""
+"""The token that callers get, and the protocol of objects that provide one."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
@@ -23,7 +23,7 @@ def _check_expires_at(_token: object, _attribute: "Attribute[Any]", value: objec
     if not isinstance(value, datetime):
         raise TypeError(f"Token.expires_at must be a datetime, not {type(value).__name__}")
     if value.tzinfo is None:
-        raise ValueError("Token.expires_at must name its time zone; write datetime(…, tzinfo=UTC)")
+        raise ValueError("Token.expires_at must have a time zone; write datetime(…, tzinfo=UTC)")
 
 
 def _authorization(token: "Token") -> str:
@@ -32,14 +32,14 @@ def _authorization(token: "Token") -> str:
 
 @frozen(repr=False, init=False)
 class Token:
-    """An access token that was usable when it was handed out.
+    """An access token that was usable when `get_token` returned it.
 
     - `authorization`: the value of the header, "Bearer …".
     - `access_token`: the token alone.
-    - `expires_at`: its end by the wall clock; aware, UTC. For people: decisions go by `remaining()`.
-    - `generation`: how many tokens its manager had taken by then; it means nothing to another process.
+    - `expires_at`: its end by the wall clock; aware, UTC. It is for people: use `remaining()` for decisions.
+    - `generation`: how many tokens its manager had taken by then. It means nothing to another process.
 
-    It is not pickled: what has to leave the process is `str(token.access_token)`.
+    Its `repr` and `str` show a fingerprint instead of the token. It cannot be pickled; use `str(token.access_token)`.
     """
 
     access_token: str = field(validator=_check_access_token)
@@ -58,18 +58,18 @@ class Token:
         clock: Clock = SYSTEM_CLOCK,
         ends_at: float | None = None,
     ) -> None:
-        # Masked before anything can raise: a traceback that shows locals shows this one.
+        # Masked first: if a check raises, a traceback with locals shows this one.
         access_token = masked(access_token)
         self.__attrs_init__(access_token, expires_at, generation, clock=clock, ends_at=ends_at)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def remaining(self) -> float:
-        """Return the seconds until its end, 0 after it; by a clock that neither jumps nor stops in sleep."""
+        """Return the seconds until its end, and 0 after it. Jumps of the wall clock do not change them."""
         if self._ends_at is None:
             return max(0.0, self.expires_at.timestamp() - self._clock.utc())
         return max(0.0, self._ends_at - self._clock.monotonic())
 
     def __repr__(self) -> str:
-        # Tolerant, since a traceback may show a token whose construction has just failed.
+        # A traceback may show a token whose construction has just failed.
         expires_at, access_token = getattr(self, "expires_at", None), getattr(self, "access_token", None)
         if not (isinstance(expires_at, datetime) and isinstance(access_token, str)):
             return "<Token not constructed>"
@@ -83,12 +83,12 @@ class Token:
         return self
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a Token is not pickled; use str(token.access_token) where it has to leave the process")
+        raise TypeError("a Token cannot be pickled; use str(token.access_token) if it has to leave the process")
 
 
 class TokenSource(Protocol):
-    """Whatever gives tokens: a `TokenManager`, or a stand-in."""
+    """An object that provides tokens: a `TokenManager`, or any other with this method."""
 
     async def get_token(self, *, rejected: Token | None = None) -> Token:
-        """Return a token that is usable now and is not `rejected`, which the API has refused."""
+        """Return a token that is usable now and is not `rejected`, the token that the API has rejected."""
         ...

@@ -1,4 +1,4 @@
-"""Origins: which addresses may see a secret."""
+"""Origins: where a secret may be sent."""
 
 import os
 from ipaddress import ip_address
@@ -14,21 +14,21 @@ SANDBOX: Final = "https://sandbox.api.video"
 INSECURE_HOSTS_VARIABLE: Final = "APIVIDEO_INSECURE_HOSTS"
 
 Origin: TypeAlias = tuple[str, str | None, int | None]
-"""Scheme, host and port. `URL.origin()` tells `https://h:443` from `https://h`, which are the same."""
+"""Scheme, host and port. `URL.origin()` is no substitute: for it `https://h:443` and `https://h` differ."""
 
 _HTTP_SCHEME = {"ws": "http", "wss": "https"}
 
 
 def origin_of(url: URL) -> Origin:
-    """Return the origin of a URL; a websocket's is that of its handshake."""
+    """Return the origin of a URL. The origin of a websocket is that of its handshake."""
     return (_HTTP_SCHEME.get(url.scheme, url.scheme), url.host, url.port)
 
 
 def normal_base_url(base_url: object, *, what: str = "base_url") -> str:
     """Return `base_url` as an origin, `scheme://host[:port]`, without a slash at its end.
 
-    Raises `TypeError` for what is no string, `ValueError` for what is no URL or more than an origin, and
-    `InsecureUrlError` for plain http to another host than this machine.
+    Raises `TypeError` if it is not a string, `ValueError` if it is not a URL or more than an origin, and
+    `InsecureUrlError` if it is plain http to another machine. `what` names it in messages.
     """
     if isinstance(base_url, URL):
         base_url = str(base_url)
@@ -41,16 +41,16 @@ def normal_base_url(base_url: object, *, what: str = "base_url") -> str:
         raise ValueError(
             f"{what} must be an origin alone, without path, query or fragment; write {str(url.origin())!r}"
         )
-    if url.scheme == "http" and not _may_be_plain(url.host or ""):
-        raise InsecureUrlError(
-            f"{what} is plain http to {url.host!r}, which would show secrets on the way; write "
-            f"https://, or name the host in {INSECURE_HOSTS_VARIABLE} if a test server runs there"
-        )
+    host = url.host or ""
+    if url.scheme == "http" and not _may_be_plain(host):
+        # The variable has no effect on api.video's hosts.
+        test = "" if _is_api_video(host) else f", or name the host in {INSECURE_HOSTS_VARIABLE} if it is a test server"
+        raise InsecureUrlError(f"{what} is plain http to {host!r}, which would expose secrets; write https://{test}")
     return str(url.origin())
 
 
 def _parsed(text: str, what: str) -> URL:
-    """Return an absolute http(s) URL with a host and without its scheme's own port, else raise."""
+    """Return `text` as a URL with scheme http or https, a host, and no default port; raise `ValueError` otherwise."""
     try:
         url = URL(text)
         known = url.scheme in ("http", "https") and bool(url.host) and bool(url.port)
@@ -58,12 +58,12 @@ def _parsed(text: str, what: str) -> URL:
             return url.with_port(None) if url.is_default_port() else url
     except ValueError:
         pass
-    # The text itself is not repeated: a key pasted into the wrong place would be shown.
-    raise ValueError(f"{what} is no http(s) URL; write an origin such as {PRODUCTION!r}")
+    # The message does not repeat the text: it may be an API key in the wrong place.
+    raise ValueError(f"{what} is not an http(s) URL; write an origin such as {PRODUCTION!r}")
 
 
 def _may_be_plain(host: str) -> bool:
-    """Say whether plain http to this host shows nothing to the network, or was allowed by name."""
+    """Return whether plain http to this host stays inside this machine, or was allowed by name."""
     if host == "localhost":
         return True
     try:
@@ -72,7 +72,11 @@ def _may_be_plain(host: str) -> bool:
         address = None
     if address is not None and address.is_loopback:
         return address.version == 4 or str(address) == "::1"  # noqa: PLR2004  the two versions of IP
-    if f".{host.rstrip('.')}".endswith(".api.video"):
+    if _is_api_video(host):
         return False
     named = os.environ.get(INSECURE_HOSTS_VARIABLE, "")
     return host in {name.strip().lower() for name in named.split(",") if name.strip()}
+
+
+def _is_api_video(host: str) -> bool:
+    return f".{host.rstrip('.')}".endswith(".api.video")

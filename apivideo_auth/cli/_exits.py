@@ -39,6 +39,8 @@ def exit_code(error: Exception) -> ExitCode | None:  # noqa: PLR0911  one for ea
             return ExitCode.STORE
         case ValueError():  # an InsecureUrlError too
             return ExitCode.USAGE
+        case ImportError() if not isinstance(error, ModuleNotFoundError):  # the store's URL needs an extra
+            return ExitCode.USAGE
         case _errors.AuthError():
             return ExitCode.UNEXPECTED_RESPONSE
         case _:

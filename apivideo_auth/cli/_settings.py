@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, Self
 
+import click
 from attrs import field, frozen
 
-from apivideo_auth import PRODUCTION, SANDBOX, AuthenticatePayload, RefreshPolicy, TokenManager, TokenStore
+from apivideo_auth import PRODUCTION, SANDBOX, AuthenticatePayload, RefreshPolicy, TokenManager
 from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth._manager import API_KEY_VARIABLE, BASE_URL_VARIABLE, STORE_VARIABLE
 from apivideo_auth._secrets import Secret
@@ -17,7 +18,7 @@ from apivideo_auth._urls import normal_base_url
 from apivideo_auth.events import EventHandler
 from apivideo_auth.stores import store_from_url
 from apivideo_auth.stores._base import Slot
-from apivideo_auth.stores._opening import open_slot
+from apivideo_auth.stores._encrypted import open_slot
 
 # Somebody who waits at a prompt wants to hear of an outage soon, and Ctrl-C to work.
 _POLICY: Final = RefreshPolicy(deadline=5, close_timeout=1)
@@ -49,7 +50,7 @@ class Settings:
         return TokenManager(
             self.api_key,
             base_url=self.base_url,
-            store=self._store(),
+            store=store_from_url(self.store_url),
             policy=_POLICY,
             trust_env=self.trust_env,
             on_event=on_event,
@@ -57,20 +58,19 @@ class Settings:
 
     @asynccontextmanager
     async def slot(self) -> AsyncGenerator[Slot]:
-        """Open the record of the account in the store."""
+        """Open the record of the account in the store. A damaged record counts as empty, with a warning."""
         slot = open_slot(
-            self._store(), base_url=self.base_url, api_key=self.api_key, clock=SYSTEM_CLOCK, on_commit=_ignore
+            store_from_url(self.store_url),
+            base_url=self.base_url,
+            api_key=self.api_key,
+            clock=SYSTEM_CLOCK,
+            on_commit=_ignore,
+            on_damage=_warn,
         )
         try:
             yield slot
         finally:
             await slot.close()
-
-    def _store(self) -> TokenStore:
-        try:
-            return store_from_url(self.store_url)
-        except ImportError as error:
-            raise ValueError(str(error)) from None
 
 
 def _api_key(key_file: Path | None) -> str:
@@ -101,3 +101,7 @@ def _read(key_file: Path) -> str:
 
 def _ignore() -> None:
     """Ignore a commit: a command reads the record once."""
+
+
+def _warn(message: str) -> None:
+    click.echo(f"Warning: the stored token cannot be used: {message}", err=True)

@@ -1,49 +1,33 @@
-"""Places where the workers of an account keep their one record.
+"""Token stores: where the workers of an account keep their record.
 
-`FileStore` is for the processes of a machine, `RedisStore` for a fleet; each needs an extra of the package, which is
-imported on use. `MemoryStore`, for the managers of one process, is in `apivideo_auth` itself.
+`FileStore` is for the processes of one machine, `RedisStore` for a fleet. Each needs optional packages, which are
+imported when a store is constructed. `MemoryStore`, for the managers of one process, is in `apivideo_auth`.
 """
 
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from apivideo_auth._secrets import Secret
 from apivideo_auth.stores._base import TokenStore
+from apivideo_auth.stores._file import FileStore
 from apivideo_auth.stores._memory import MemoryStore
-
-if TYPE_CHECKING:
-    from apivideo_auth.stores._file import FileStore
-    from apivideo_auth.stores.redis._store import RedisStore
+from apivideo_auth.stores.redis import RedisStore
 
 __all__ = ["FileStore", "RedisStore", "store_from_url"]
 
-_HOME_OF = {"FileStore": "_file", "RedisStore": "redis._store"}
-
-
-def __getattr__(name: str) -> object:
-    """Import a store on its first use."""
-    module = _HOME_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
-
 
 def store_from_url(url: str) -> TokenStore:
-    """Return the store that a URL names.
+    """Return the store for a URL.
 
-    - `memory:` a `MemoryStore`
-    - `file:` a `FileStore` in its default place, `file:///absolute/folder` in another
-    - `redis://host:6379/0`, `rediss://user:password@host:6379/0` a `RedisStore`, the second one over TLS
+    - `memory:` is a `MemoryStore`.
+    - `file:` is a `FileStore` in the default directory, `file:///absolute/directory` in another one.
+    - `redis://host:6379/0` is a `RedisStore`, `rediss://user:password@host:6379/0` one over TLS.
 
-    Raises `TypeError` for what is no string and `ValueError`, without the URL in it, for what names none of these.
+    Raises `TypeError` if the URL is not a string, and `ValueError`, without the URL in its message, if it is invalid.
     """
     if not isinstance(url, str):
-        raise TypeError(f"a store's URL must be a string, not {type(url).__name__}")
-    # Masked at once: tracebacks show locals, and a URL may hold a password.
+        raise TypeError(f"a token store's URL must be a string, not {type(url).__name__}")
+    # Masked at once: tracebacks show locals, and a URL may contain a password.
     url = Secret(url)
     scheme = url.partition(":")[0] if ":" in url else ""
     if url == "memory:":
@@ -51,18 +35,16 @@ def store_from_url(url: str) -> TokenStore:
     if scheme == "file":
         return _file_store(url)
     if scheme in ("redis", "rediss"):
-        from apivideo_auth.stores.redis._store import RedisStore  # noqa: PLC0415  imported on use
-
         return RedisStore(url)
-    raise ValueError("a token store's URL is memory:, file:, file:///absolute/folder, redis://… or rediss://…")
+    raise ValueError(
+        "a token store's URL is memory:, file:, file:///absolute/directory, redis://host:6379/0 or rediss://…"
+    )
 
 
-def _file_store(url: str) -> "FileStore":
-    from apivideo_auth.stores._file import FileStore  # noqa: PLC0415  imported on use
-
+def _file_store(url: str) -> FileStore:
     parts = urlsplit(url)
-    folder = unquote(parts.path)
-    elsewhere = parts.netloc not in ("", "localhost")
-    if elsewhere or parts.query or parts.fragment or (folder and not folder.startswith("/")):
-        raise ValueError("a file store's URL is file: or file:///absolute/folder")
-    return FileStore(Path(folder)) if folder else FileStore()
+    directory = unquote(parts.path)
+    remote = parts.netloc not in ("", "localhost")
+    if remote or parts.query or parts.fragment or (directory and not directory.startswith("/")):
+        raise ValueError("a file store's URL is file: or file:///absolute/directory")
+    return FileStore(Path(directory)) if directory else FileStore()

@@ -1,10 +1,16 @@
-"""What a token store is."""
+"""The protocols of a token store, and what the stores have in common."""
 
-from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from typing import Final, Protocol, runtime_checkable
 
 from apivideo_auth._clock import Clock
 from apivideo_auth._record import Claim, ClaimAnswer, Commit, EndAnswer, Release, SharedToken
+
+POLL_GROWTH: Final = 1.5
 
 
 class Slot(Protocol):
@@ -29,8 +35,8 @@ class Slot(Protocol):
         """End a claim without a token."""
         ...
 
-    async def changed(self, wait: float) -> None:
-        """Return when somebody has committed, or failed, or when `wait` seconds are over; early if in doubt."""
+    async def changed(self, timeout: float) -> None:
+        """Return after a commit or release of any worker, or after `timeout` seconds; early if in doubt."""
         ...
 
     async def forget(self) -> None:
@@ -47,12 +53,75 @@ class TokenStore(Protocol):
     """Where records are kept. One store may serve several managers and accounts; it keeps accounts apart."""
 
     needs_encryption: bool
-    """Whether others than this process can read what is stored: then it is sealed before it gets here."""
+    """Whether other processes can read what is stored. If so, the store gets encrypted tokens only."""
 
-    def open(self, account: str, *, clock: Clock, on_commit: Callable[[], None]) -> Slot:
+    def open(
+        self, account: str, *, clock: Clock, on_commit: Callable[[], None], on_damage: Callable[[str], None]
+    ) -> Slot:
         """Return the slot of an account; does no I/O.
 
-        `account` is an opaque name. `clock` is for stores that have no clock of their own. `on_commit` is called, in
-        the event loop that opened the slot, after another worker's commit; a store that cannot push may leave it.
+        - `account` is an opaque name. `clock` is for stores that have no clock of their own.
+        - `on_commit` is called after another worker's commit. A store that cannot push need not call it.
+        - `on_damage` is called with a message if the record cannot be read. The record then counts as empty, and the
+          next claim replaces it.
+
+        Both are called in the event loop that uses the slot.
         """
         ...
+
+
+class Waiters:
+    """The calls of `changed` that wait on one slot."""
+
+    def __init__(self) -> None:
+        self._events: set[asyncio.Event] = set()
+
+    def wake(self) -> None:
+        """End every call of `wait` and `poll`."""
+        for event in self._events:
+            event.set()
+
+    async def wait(self, timeout: float) -> None:
+        """Return after `wake`, or after `timeout` seconds."""
+        with self._registered() as woken, suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await woken.wait()
+
+    async def poll(
+        self, timeout: float, has_changed: Callable[[], Awaitable[bool]], *, interval: float, max_interval: float
+    ) -> None:
+        """Like `wait`, and return too when `has_changed` is true.
+
+        `has_changed` is called first after `interval` seconds, then after longer and longer ones up to `max_interval`.
+        Each is shorter or longer by up to a quarter, at random, so that workers do not poll at the same moment.
+        """
+        with self._registered() as woken, suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while True:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(interval * random.uniform(0.75, 1.25)):  # noqa: S311  not a secret
+                            await woken.wait()
+                    if woken.is_set() or await has_changed():
+                        return
+                    interval = min(interval * POLL_GROWTH, max_interval)
+
+    @contextmanager
+    def _registered(self) -> Generator[asyncio.Event]:
+        # An event for each call: it is set as well if `wake` comes while `has_changed` runs.
+        event = asyncio.Event()
+        self._events.add(event)
+        try:
+            yield event
+        finally:
+            self._events.discard(event)
+
+
+def require_packages(user: str, extra: str, *packages: str) -> None:
+    """Import the optional packages that `user` needs; raise `ImportError` with the command that installs them."""
+    for package in packages:
+        try:
+            import_module(package)
+        except ImportError:
+            raise ImportError(
+                f"{user} needs the package {package}: pip install 'apivideo-auth[{extra}]'", name=package
+            ) from None

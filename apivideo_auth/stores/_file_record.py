@@ -1,4 +1,4 @@
-"""The record of one account as a file: read and replaced as a whole, under a lock. Blocking; knows no event loop."""
+"""The record of one account in a file: read and replaced as a whole, under a lock. Blocking, without an event loop."""
 
 import errno
 import os
@@ -9,49 +9,52 @@ from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
 
 from apivideo_auth import _record
+from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth._errors import TokenStoreError
-from apivideo_auth._record import Record
+from apivideo_auth._record import Record, SharedToken
 from apivideo_auth._secrets import SecretBytes, fingerprint
 from apivideo_auth.stores._json import MAX_SIZE, record_from_json, record_to_json
 
-POLL_LOCK: Final = 0.005
-"""Seconds between tries to get the lock. It is held for about a millisecond at a time."""
+LOCK_POLL_INTERVAL: Final = 0.005
+"""Seconds between attempts to get the lock. It is held for about a millisecond at a time."""
 
 Stamp: TypeAlias = tuple[int, int, int]
-"""What tells one state of the file from the next: its time of change in ns, inode and size."""
+"""What changes with every replacement of the file: its modification time in ns, inode and size."""
 NO_FILE: Final[Stamp] = (0, 0, 0)
 
+_Event = TypeVar("_Event")
 _Answer = TypeVar("_Answer")
 
-# Windows has neither POSIX modes nor owners: there the folder inherits the access list of the user's profile, which
-# keeps others out, and `os.stat` makes up the mode bits. So nothing is checked there.
+# Windows has neither POSIX modes nor owners. There the directory inherits the access list of the user's profile, which
+# keeps other users out, and the mode bits of `os.stat` are invented; so nothing is checked.
 _POSIX: Final = os.name == "posix"
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
-# O_NONBLOCK: a pipe in the file's place is refused, and not waited for.
+# O_NONBLOCK: opening a pipe in the file's place returns at once, and the pipe is refused.
 _READ: Final = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 class RecordFile:
-    """The record in `folder` under `name`, with its lock file, and a temporary one while it is replaced.
+    """The record in `directory` under `name`, its lock file, and a temporary file while the record is replaced.
 
-    The folder is made on the first write, with mode 0700; the files have mode 0600. What is there already and open
-    to others, or another user's, is refused and left as it is. Every failure is a `TokenStoreError`.
+    The directory is created by the first write, with mode 0700; the files have mode 0600. An existing directory or file
+    that others can access, or that belongs to another user, is refused and not changed. Every failure is a
+    `TokenStoreError`. `lock_by` is a time on the system's monotonic clock: an operation that does not have the lock by
+    then fails.
 
-    A record that cannot be read (empty, cut short, foreign) is reported once: the first time that this very content
-    is met, `TokenStoreError` is raised, so that somebody hears of it. From then on it counts as an empty record, and
-    the next claim replaces it: all that is lost is a token and a refresh token that nobody can read any more, and
-    nobody has to come and delete a file. It is not kept aside, since no use can be made of it and it may hold secrets.
-    A later format of the record has to take another file name; otherwise old and new workers would, in turn, replace
-    each other's.
+    A record that cannot be read (empty, truncated, foreign) is reported once: the first operation that meets this very
+    content raises `TokenStoreError`. From then on it counts as empty, and the next claim replaces it: only tokens that
+    nobody can read any more are lost, and nobody has to delete a file by hand. No copy is kept: it would be useless,
+    and it may contain secrets. A later format of the record needs another file name; otherwise old and new workers
+    would replace each other's records in turn.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder = folder
-        self._path = folder / f"{name}.json"
-        self._lock_path = folder / f"{name}.lock"
-        # One name, and not one for each writer: whoever has the lock and finds it knows that its writer is dead.
-        self._new_path = folder / f"{name}.new"
+    def __init__(self, directory: Path, name: str) -> None:
+        self._directory = directory
+        self._path = directory / f"{name}.json"
+        self._lock_path = directory / f"{name}.lock"
+        # One name for all writers: whoever holds the lock and finds this file knows that its writer is dead.
+        self._new_path = directory / f"{name}.new"
         self._reported: str | None = None
 
     def stamp(self) -> Stamp:
@@ -59,36 +62,40 @@ class RecordFile:
         with self._errors():
             return _stamp(self._path)
 
-    def read(self, question: Callable[[Record], _Answer], patience: float) -> tuple[_Answer, Stamp]:
-        """Return what `question` finds in the record, and the file's stamp. Makes no folder."""
+    def read(self, utc: Callable[[], float], lock_by: float) -> tuple[SharedToken | None, Stamp]:
+        """Return the record's token, if it has not expired, and the file's stamp. Creates no directory."""
         with self._errors():
-            if not self._folder.exists():
-                return question(_record.EMPTY), NO_FILE
-            self._check_folder()
-            with self._locked(patience):
-                return question(self._load()), _stamp(self._path)
+            if not self._directory.exists():
+                return None, NO_FILE
+            self._check_directory()
+            with self._locked(lock_by):
+                return _record.shared_token(self._load(), utc()), _stamp(self._path)
 
-    def change(self, transition: Callable[[Record], tuple[Record, _Answer]], patience: float) -> tuple[_Answer, Stamp]:
-        """Put the record through `transition`; return its answer and the file's stamp.
-
-        `transition` runs under the lock. Waits up to `patience` seconds for the lock.
-        """
+    def change(
+        self,
+        transition: Callable[[Record, _Event, float], tuple[Record, _Answer]],
+        event: _Event,
+        utc: Callable[[], float],
+        lock_by: float,
+    ) -> tuple[_Answer, Stamp]:
+        """Apply a transition of `_record`; return its answer and the file's stamp."""
         with self._errors():
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._check_folder()
-            with self._locked(patience):
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_directory()
+            with self._locked(lock_by):
                 before = self._load()
-                after, answer = transition(before)
+                # The time is read under the lock: no transition has an earlier time than the one before it.
+                after, answer = transition(before, event, utc())
                 if after != before:
                     self._replace(record_to_json(after))
                 return answer, _stamp(self._path)
 
-    def delete(self, patience: float) -> tuple[None, Stamp]:
-        """Delete the record. The lock file stays: others may be waiting for that very file."""
+    def delete(self, lock_by: float) -> tuple[None, Stamp]:
+        """Delete the record. The lock file stays: other processes may be waiting for that very file."""
         with self._errors():
-            if self._folder.exists():
-                self._check_folder()
-                with self._locked(patience):
+            if self._directory.exists():
+                self._check_directory()
+                with self._locked(lock_by):
                     self._path.unlink(missing_ok=True)
                     self._new_path.unlink(missing_ok=True)
         return None, NO_FILE
@@ -98,36 +105,37 @@ class RecordFile:
         try:
             yield
         except (OSError, NotImplementedError) as error:
-            # The latter is filelock's word for a file system without locks.
-            why = getattr(error, "strerror", None) or type(error).__name__
-            raise TokenStoreError(f"the token store in {self._folder} failed: {why}") from error
+            # filelock raises `NotImplementedError` on a file system without locks.
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise TokenStoreError(f"the token store in {self._directory} failed: {reason}") from error
 
     @contextmanager
-    def _locked(self, patience: float) -> Generator[None]:
+    def _locked(self, lock_by: float) -> Generator[None]:
         """Keep all other processes and threads away from the record."""
-        from filelock import FileLock, Timeout  # noqa: PLC0415  an optional part; FileStore has checked that it is there
+        from filelock import FileLock, Timeout  # noqa: PLC0415  an optional package
 
-        # A new one each time: a FileLock lets in whoever has it already, and belongs to the process that made it.
+        timeout = max(0.0, lock_by - SYSTEM_CLOCK.monotonic())
+        # A new lock each time: a FileLock can be taken again by its owner, and belongs to the process that made it.
         lock = FileLock(self._lock_path, mode=0o600)
         try:
-            lock.acquire(timeout=patience, poll_interval=POLL_LOCK)
+            lock.acquire(timeout=timeout, poll_interval=LOCK_POLL_INTERVAL)
         except Timeout:
             raise TokenStoreError(
-                f"the token store in {self._folder} is busy: another process has held its lock for {patience:.1f} s"
+                f"the token store in {self._directory} is busy: another process holds its lock, waited {timeout:.1f} s"
             ) from None
         try:
             yield
         finally:
             lock.release()
 
-    def _check_folder(self) -> None:
-        found = self._folder.stat()
+    def _check_directory(self) -> None:
+        found = self._directory.stat()
         if not stat.S_ISDIR(found.st_mode):
-            raise TokenStoreError(f"the token store {self._folder} is no folder")
-        _check_access(found, self._folder, "0700")
+            raise TokenStoreError(f"the token store {self._directory} is not a directory")
+        _check_access(found, self._directory, "0700")
 
     def _load(self) -> Record:
-        """Return the record; an empty one for no file, and for one whose content was reported before."""
+        """Return the record; an empty one if there is no file, or if its content has been reported before."""
         data = self._content()
         if data is None:
             return _record.EMPTY
@@ -152,12 +160,12 @@ class RecordFile:
         with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor that was opened with care
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
-                raise TokenStoreError(f"{self._path} is no regular file")
+                raise TokenStoreError(f"{self._path} is not a regular file")
             _check_access(found, self._path, "0600")
             return SecretBytes(file.read(MAX_SIZE + 1))
 
     def _replace(self, data: bytes) -> None:
-        """Put the new content in the old one's place: whoever looks, or dies, sees one of them and nothing between."""
+        """Replace the file atomically: even if this process dies, readers find the old record or the new one."""
         try:
             descriptor = self._create()
             with open(descriptor, "wb") as file:  # noqa: PTH123  as above
@@ -170,12 +178,12 @@ class RecordFile:
                 self._new_path.unlink(missing_ok=True)
             raise
         if _POSIX:
-            # After a power cut the old name could lead to the old content, and so to a refresh token that was used.
-            folder = os.open(self._folder, os.O_RDONLY)
+            # After a power failure the old record could be back otherwise, with a refresh token that has been used.
+            directory = os.open(self._directory, os.O_RDONLY)
             try:
-                os.fsync(folder)
+                os.fsync(directory)
             finally:
-                os.close(folder)
+                os.close(directory)
 
     def _create(self) -> int:
         try:
@@ -185,15 +193,16 @@ class RecordFile:
             return os.open(self._new_path, _WRITE, 0o600)
 
 
-def _check_access(found: os.stat_result, path: Path, wanted: str) -> None:
-    """Raise `TokenStoreError` for what others may enter, read or change."""
+def _check_access(found: os.stat_result, path: Path, mode: str) -> None:
+    """Raise `TokenStoreError` if others can enter, read or change this file or directory."""
     if not _POSIX:
         return
     if found.st_uid != os.geteuid():
         raise TokenStoreError(f"{path} belongs to another user, so it is not used for tokens")
     if found.st_mode & _OTHERS:
-        mode = stat.S_IMODE(found.st_mode)
-        raise TokenStoreError(f"{path} has mode {mode:04o}: others have access to it; make it {wanted} to use it")
+        raise TokenStoreError(
+            f"{path} has mode {stat.S_IMODE(found.st_mode):04o}, so others have access to it: chmod it to {mode}"
+        )
 
 
 def _stamp(path: Path) -> Stamp:

@@ -1,7 +1,7 @@
-"""A record as JSON: what a store writes down, and what it believes when it reads it back.
+"""A record as JSON, written and read by stores.
 
-Reading is strict: exactly the fields that were written, each of its own type, every number finite. All else is one
-`TokenStoreError`, whose text and chain hold nothing of what was read.
+Reading is strict: exactly the fields that were written, each with its own type, every number finite. Anything else is a
+`TokenStoreError`, whose message and chain contain nothing of what was read.
 """
 
 import base64
@@ -20,11 +20,11 @@ from apivideo_auth._record import Record
 from apivideo_auth._secrets import SecretBytes
 
 FORMAT: Final = 1
-"""Goes up when the fields of `Record` or `Failure` change; see `FileStore` for how two formats live side by side."""
+"""Increase it when the fields of `Record` or `Failure` change; see `RecordFile` on how two formats can coexist."""
 MAX_SIZE: Final = 1 << 20
-"""Bytes of a record at most. Two tokens of the largest answer that is read, in base64, are less than a fifth of it."""
+"""The most bytes of a record. Two tokens of the largest response that is read, in base64, take less than a fifth."""
 MAX_COUNT: Final = 1 << 53
-"""Counts stay exact in every reader of JSON."""
+"""Every JSON parser reads counts up to this exactly."""
 
 _Value = TypeVar("_Value")
 _Pairs: TypeAlias = list[tuple[str, Any]]
@@ -39,7 +39,7 @@ def record_from_json(data: bytes) -> Record:
     """Return the record that `record_to_json` wrote; raise `TokenStoreError` for anything else."""
     record = _read(lambda: _record_of(_loaded(SecretBytes(data))))
     if record is None:
-        raise TokenStoreError("the stored record cannot be read: it is damaged, or was written by something else")
+        raise TokenStoreError("the stored record cannot be read: it is damaged, or another program wrote it")
     return record
 
 
@@ -52,15 +52,15 @@ def failure_from_json(text: str) -> Failure:
     """Return the failure that `failure_to_json` wrote; raise `TokenStoreError` for anything else."""
     failure = _read(lambda: _CONVERTER.structure(_parsed(text), Failure))
     if failure is None:
-        raise TokenStoreError("the stored failure cannot be read: it is damaged, or was written by something else")
+        raise TokenStoreError("the stored failure cannot be read: it is damaged, or another program wrote it")
     return failure
 
 
 def _read(reader: Callable[[], _Value]) -> _Value | None:
-    """Return what was read, or none: an error that is raised while one of these is handled would carry it along."""
+    """Return the value, or `None` after any error: an exception raised in its handler would show it as context."""
     try:
         return reader()
-    except Exception:  # noqa: BLE001  cattrs raises bare `Exception` too, and what cannot be read is unreadable
+    except Exception:  # noqa: BLE001  cattrs raises bare `Exception` too
         return None
 
 
@@ -75,56 +75,56 @@ def _loaded(data: bytes) -> object:
 
 
 def _parsed(text: str) -> object:
-    return cast("object", json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique))
+    return cast("object", json.loads(text, parse_constant=_reject_constant, object_pairs_hook=_unique))
 
 
 def _record_of(value: object) -> Record:
     if not isinstance(value, dict):
-        raise TypeError("no object")
+        raise TypeError("not an object")
     envelope = cast("dict[str, object]", value)
     if envelope.keys() != {"format", "record"} or type(envelope["format"]) is not int or envelope["format"] != FORMAT:
         raise ValueError("another format")
     return _CONVERTER.structure(envelope["record"], Record)
 
 
-def _refuse_constant(_name: str) -> NoReturn:
-    raise ValueError("no finite number")
+def _reject_constant(_name: str) -> NoReturn:
+    raise ValueError("not a finite number")
 
 
 def _unique(pairs: _Pairs) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a field twice")
+        raise ValueError("a duplicate field")
     return found
 
 
-# cattrs converts by default ("1" is a number, 1 is a string); these hooks take each type for itself.
+# cattrs converts by default ("1" to a number, 1 to a string); these hooks accept only the type itself.
 
 
 def _number(value: object, _type: object) -> float:
     if type(value) is not float and type(value) is not int:
-        raise TypeError("no number")
+        raise TypeError("not a number")
     number = float(value)
     if not math.isfinite(number):
-        raise ValueError("no finite number")
+        raise ValueError("not a finite number")
     return number
 
 
 def _count(value: object, _type: object) -> int:
     if type(value) is not int or not 0 <= value <= MAX_COUNT:
-        raise ValueError("no count")
+        raise ValueError("not a count")
     return value
 
 
 def _text(value: object, _type: object) -> str:
     if type(value) is not str:
-        raise TypeError("no text")
+        raise TypeError("not a string")
     return value
 
 
 def _flag(value: object, _type: object) -> bool:
     if type(value) is not bool:
-        raise TypeError("no truth value")
+        raise TypeError("not a boolean")
     return value
 
 
@@ -137,13 +137,13 @@ def _part_as_text(part: bytes) -> str:
 
 
 def _all_fields(converter: Converter, cls: type[_Value]) -> Callable[[object, object], _Value]:
-    """Return a hook that wants every field of `cls` and no other."""
+    """Return a hook that accepts exactly the fields of `cls`."""
     names = fields_dict(cast("Any", cls)).keys()
     structure = make_dict_structure_fn(cls, converter, _cattrs_detailed_validation=False)
 
     def hook(value: object, _type: object) -> _Value:
         if not isinstance(value, dict):
-            raise TypeError("no object")
+            raise TypeError("not an object")
         found = cast("dict[str, Any]", value)
         if found.keys() != names:
             raise ValueError("other fields")

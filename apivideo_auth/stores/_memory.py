@@ -1,120 +1,97 @@
 """A store in the memory of this process."""
 
-import asyncio
 from collections.abc import Callable
 
 from attrs import define, field
 
 from apivideo_auth import _record
 from apivideo_auth._clock import Clock
-from apivideo_auth._record import Claim, ClaimAnswer, Commit, EndAnswer, Record, Release, SharedToken
-
-
-def _no_slots() -> "set[MemorySlot]":
-    return set()
+from apivideo_auth._record import Claim, ClaimAnswer, Commit, Done, EndAnswer, Record, Release, SharedToken
+from apivideo_auth.stores._base import Waiters
 
 
 @define(eq=False)
-class _Account:
-    """One account's record and those who share it."""
+class _Shared:
+    """The record of one account, and the slots that share it."""
 
     record: Record = field(default=_record.EMPTY, repr=False)
-    # Guards `record`: no transition starts before the one before it has been stored.
-    lock: asyncio.Lock = field(factory=asyncio.Lock)
-    slots: "set[MemorySlot]" = field(factory=_no_slots, repr=False)
+    slots: "set[MemorySlot]" = field(factory=lambda: set(), repr=False)
 
 
 class MemoryStore:
-    """Keeps records in memory, for several managers of one process and one event loop at a time.
+    """Keeps records in memory, for the managers of one process.
 
-    It keeps what it holds when its last manager closes, and serves again when it is used again.
+    It keeps its records when its last manager closes.
     """
 
     needs_encryption = False
 
     def __init__(self) -> None:
-        self._accounts: dict[str, _Account] = {}
+        self._accounts: dict[str, _Shared] = {}
 
     def __repr__(self) -> str:
         return f"<MemoryStore accounts={len(self._accounts)}>"
 
-    def open(self, account: str, *, clock: Clock, on_commit: Callable[[], None]) -> "MemorySlot":
+    def open(
+        self,
+        account: str,
+        *,
+        clock: Clock,
+        on_commit: Callable[[], None],
+        on_damage: Callable[[str], None],  # noqa: ARG002  memory is not damaged
+    ) -> "MemorySlot":
         """Return the slot of an account."""
-        entry = self._accounts.setdefault(account, _Account())
-        if not entry.slots:
-            # A lock belongs to the event loop that waited for it, and nobody is left from the last one.
-            entry.lock = asyncio.Lock()
-        return MemorySlot(entry, clock, on_commit)
+        return MemorySlot(self._accounts.setdefault(account, _Shared()), clock, on_commit)
 
 
 class MemorySlot:
-    """One manager's view of an account in a `MemoryStore`."""
+    """One manager's view of an account in a `MemoryStore`. A transition takes no time, so it needs no lock."""
 
-    def __init__(self, account: _Account, clock: Clock, on_commit: Callable[[], None]) -> None:
-        self._account = account
+    def __init__(self, shared: _Shared, clock: Clock, on_commit: Callable[[], None]) -> None:
+        self.on_commit = on_commit
+        self.waiters = Waiters()
+        self._shared = shared
         self._now = clock.monotonic
-        self._on_commit = on_commit
-        self._waiting: set[asyncio.Future[None]] = set()
-        account.slots.add(self)
+        shared.slots.add(self)
 
     async def read(self) -> SharedToken | None:
         """Return the record's token, if it still lives."""
-        async with self._account.lock:
-            return _record.shared_token(self._account.record, self._now())
+        return _record.shared_token(self._shared.record, self._now())
 
     async def claim(self, event: Claim) -> ClaimAnswer:
-        """Ask to renew."""
-        async with self._account.lock:
-            self._account.record, answer = _record.claim(self._account.record, event, self._now())
+        """Ask for the right to renew."""
+        self._shared.record, answer = _record.claim(self._shared.record, event, self._now())
         return answer
 
     async def commit(self, event: Commit) -> EndAnswer:
         """End a claim with a token, and wake every worker."""
-        async with self._account.lock:
-            self._account.record, answer = _record.commit(self._account.record, event, self._now())
-        if isinstance(answer, _record.Done):
-            for slot in [*self._account.slots]:
-                slot.wake()
+        self._shared.record, answer = _record.commit(self._shared.record, event, self._now())
+        self._wake()
+        if isinstance(answer, Done):
+            for slot in [*self._shared.slots]:
                 if slot is not self:
-                    slot.tell()
+                    slot.on_commit()
         return answer
 
     async def release(self, event: Release) -> EndAnswer:
         """End a claim without a token."""
-        async with self._account.lock:
-            self._account.record, answer = _record.release(self._account.record, event, self._now())
-        for slot in [*self._account.slots]:
-            slot.wake()
+        self._shared.record, answer = _record.release(self._shared.record, event, self._now())
+        self._wake()
         return answer
 
-    async def changed(self, wait: float) -> None:
-        """Return when somebody has committed or failed, or when `wait` seconds are over."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
-        try:
-            async with asyncio.timeout(wait):
-                await future
-        except TimeoutError:
-            pass
-        finally:
-            self._waiting.discard(future)
-
-    def wake(self) -> None:
-        """End every `changed` of this slot."""
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
-
-    def tell(self) -> None:
-        """Tell the manager of this slot of a commit."""
-        self._on_commit()
+    async def changed(self, timeout: float) -> None:
+        """Return after a commit or release, or after `timeout` seconds."""
+        await self.waiters.wait(timeout)
 
     async def forget(self) -> None:
         """Delete the record."""
-        async with self._account.lock:
-            self._account.record = _record.EMPTY
+        self._shared.record = _record.EMPTY
 
     async def close(self) -> None:
-        """Let go of the record; the store keeps it."""
-        self._account.slots.discard(self)
-        self.wake()
+        """Leave the record; the store keeps it."""
+        self._shared.slots.discard(self)
+        self.waiters.wake()
+
+    def _wake(self) -> None:
+        for slot in self._shared.slots:
+            slot.waiters.wake()

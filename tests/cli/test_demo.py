@@ -64,7 +64,7 @@ async def test_against_a_real_server_it_stops_at_a_rejected_key(server: Emulator
     """With --live a rejected key ends the demo with one line and its exit code."""
     code, out, err = await run(environment | {"APIVIDEO_API_KEY": "made-up-wrong-key"}, "demo", "--live")
     assert (code, out) == (ExitCode.REJECTED, "")
-    assert re.search(r"^Error: the API key was ", err, re.MULTILINE)
+    assert re.search(r"^Error: .*\bAPI key\b", err, re.MULTILINE)
     assert server.url in err.splitlines()[0]
     assert "made-up" not in err
     assert "Traceback" not in err

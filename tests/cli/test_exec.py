@@ -38,7 +38,7 @@ async def test_options_of_the_program_need_no_dashes(environment: dict[str, str]
 
 async def test_min_ttl_asks_for_a_longer_life(environment: dict[str, str]) -> None:
     """A --min-ttl that no token reaches is a usage error, and the program does not start."""
-    code, out, err = await run(environment, "exec", "--min-ttl", "3599", "--", "echo", "started")
+    code, out, err = await run(environment, "exec", "--min-ttl", "4000", "--", "echo", "started")
     assert (code, out) == (ExitCode.USAGE, "")
     assert "min_ttl" in err
 

@@ -36,6 +36,20 @@ async def test_a_token_is_kept_between_calls(server: Emulator, environment: dict
     assert (await run(environment, "status"))[0] == 1
 
 
+async def test_force_in_a_row(server: Emulator, environment: dict[str, str]) -> None:
+    """--force waits until a token is old enough to be replaced; where it would wait too long it says when to try again."""
+    _, first, _ = await run(environment, "token")
+    code, second, _ = await run(environment, "token", "--force")
+    assert (code, second not in ("", first)) == (0, True)
+    # Each pause is twice as long as the one before.
+    for _ in range(10):
+        code, out, err = await run(environment, "token", "--force")
+        if code:
+            break
+    assert (code, out) == (ExitCode.RATE_LIMITED, "")
+    assert re.fullmatch(r"Error: a token was replaced moments ago; try again in \d+ seconds\n", err)
+
+
 async def test_formats_of_a_token(environment: dict[str, str]) -> None:
     """Each format is what its consumer takes."""
     token = (await run(environment, "token"))[1].strip()
@@ -81,7 +95,7 @@ async def test_the_key_comes_from_a_file_or_from_standard_input(
     ("variables", "arguments", "code"),
     [
         ({"APIVIDEO_API_KEY": ""}, (), ExitCode.USAGE),
-        ({}, ("--min-ttl", "3500"), ExitCode.USAGE),
+        ({}, ("--min-ttl", "4000"), ExitCode.USAGE),
         ({}, ("--min-ttl", "nan"), ExitCode.USAGE),
         ({"APIVIDEO_BASE_URL": "http://192.168.1.1"}, (), ExitCode.USAGE),
         ({"APIVIDEO_TOKEN_STORE": "made-up:"}, (), ExitCode.USAGE),

@@ -25,7 +25,8 @@ from attrs import define, field, frozen
 from apivideo_auth import AuthError, MemoryStore, TokenManager, TokenStoreError
 from apivideo_auth._clock import Clock
 from apivideo_auth._record import EMPTY, Claim, ClaimAnswer, Commit, EndAnswer, Release, SharedToken
-from apivideo_auth.stores.redis._slot import INITIAL_POLL_INTERVAL, MAX_POLL_INTERVAL, POLL_GROWTH
+from apivideo_auth.stores._base import POLL_GROWTH
+from apivideo_auth.stores.redis._slot import MAX_POLL_INTERVAL, POLL_INTERVAL
 from apivideo_auth.stores.redis._subscription import MAX_RECONNECT_DELAY
 from tests.support.doubles import LoopClock, Service
 
@@ -103,11 +104,11 @@ class Slot:
         return await self._command("commit", lambda: self.inner.commit(event))
 
     async def release(self, event: Release) -> EndAnswer:
-        return await self._command("fail", lambda: self.inner.fail(event))
+        return await self._command("release", lambda: self.inner.release(event))
 
     async def changed(self, wait: float) -> None:
         """Wait to be told, and look meanwhile, as a `RedisSlot` does."""
-        pause, waiting = INITIAL_POLL_INTERVAL, asyncio.create_task(self.inner.changed(wait))
+        pause, waiting = POLL_INTERVAL, asyncio.create_task(self.inner.changed(wait))
         try:
             while not waiting.done():
                 await asyncio.wait({waiting}, timeout=pause * random.uniform(0.75, 1.25))

@@ -23,11 +23,10 @@ from apivideo_auth import AccessToken, AuthenticationApi, AuthError, RefreshPoli
 from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth._models import RefreshTokenPayload
 from apivideo_auth._record import Claim, ClaimAnswer, Granted
-from apivideo_auth.stores import _file_slot, store_from_url
+from apivideo_auth.stores import _file, store_from_url
 from apivideo_auth.stores._failover import FailoverSlot
 from apivideo_auth.stores._file_record import RecordFile
-from apivideo_auth.stores.redis import _client as _redis_client
-from apivideo_auth.stores.redis import _subscription as _redis_feed
+from apivideo_auth.stores.redis import _client, _connection, _subscription
 
 
 @frozen
@@ -186,7 +185,7 @@ CREATE = RecordFile._create
 def be_patient(budget: float) -> None:
     """Give the operations of stores so many seconds."""
     FailoverSlot._ask.__kwdefaults__["budget"] = budget
-    _redis_client.BUDGET = _redis_feed.BUDGET = _file_slot.PATIENCE = budget
+    _client.BUDGET = _connection.BUDGET = _subscription.BUDGET = _file.LOCK_TIMEOUT = budget
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.virtual_time
 
 @pytest.mark.parametrize("jump", [-7200.0, -1e9, 7200.0, 1e9])
 async def test_g02_the_wall_clock_may_jump(clock: LoopClock, service: Service, jump: float) -> None:
-    """A wall clock that jumps either way neither throws a fresh token away nor keeps an expired one."""
+    """When the wall clock jumps either way, a fresh token stays in use and an expired one does not."""
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         first = await tokens.get_token()
         clock.wall_jump = jump
@@ -26,7 +26,7 @@ async def test_g02_the_wall_clock_may_jump(clock: LoopClock, service: Service, j
 
 
 async def test_g02_the_machine_may_sleep(clock: LoopClock, service: Service) -> None:
-    """After a sleep past the token's end, in which the event loop's time stood still, a new token is awaited."""
+    """After the machine slept past the token's end, and the loop's time stood still, callers get a new token."""
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         await tokens.get_token()
         clock.asleep = 3571
@@ -38,7 +38,7 @@ async def test_g02_the_machine_may_sleep(clock: LoopClock, service: Service) -> 
 async def test_g02_the_leeway_is_kept_to_the_second(
     clock: LoopClock, service: Service, age: float, generation: int
 ) -> None:
-    """A token is served until 30 seconds before its end, and from then on no more."""
+    """A token is served until 30 seconds before its end, and not from then on."""
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         await tokens.get_token()
         clock.asleep = age
@@ -47,7 +47,7 @@ async def test_g02_the_leeway_is_kept_to_the_second(
 
 
 async def test_g02_lifetime_counts_from_when_the_request_was_sent(clock: LoopClock, service: Service) -> None:
-    """The time that the answer took is taken off the token's life."""
+    """The time that the answer took is subtracted from the token's life."""
     service.latency = 5.0
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         token = await tokens.get_token()
@@ -67,7 +67,7 @@ async def test_g02_every_lifetime_works(clock: LoopClock, service: Service, life
 
 
 async def test_g02_a_blocked_loop_serves_no_expired_token(clock: LoopClock, service: Service) -> None:
-    """If the loop was blocked across the token's end, so that the timer fires late, callers get a new token."""
+    """If the loop was blocked past the token's end, so that the timer fires late, callers get a new token."""
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         await tokens.get_token()
         await asyncio.sleep(2600)
@@ -76,7 +76,7 @@ async def test_g02_a_blocked_loop_serves_no_expired_token(clock: LoopClock, serv
     assert token.generation == 2
 
 
-async def test_g02_a_token_that_is_over_on_arrival_is_a_failure(clock: LoopClock, service: Service) -> None:
+async def test_g02_a_token_that_is_expired_on_arrival_is_a_failure(clock: LoopClock, service: Service) -> None:
     """An answer that took longer than its token lives is not served; its refresh token is used next."""
     service.lifetime, service.latency = 3, 4.0
     asyncio.get_running_loop().call_later(2.0, setattr, service, "latency", 0.0)

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.virtual_time
 
 
 async def test_g03_a_stale_token_is_served_during_its_renewal(clock: LoopClock, service: Service) -> None:
-    """A caller of a stale token gets it without waiting, and the renewal runs behind its back."""
+    """A caller gets a stale token without waiting, and the renewal runs in the background."""
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         await tokens.get_token()
         service.gate = asyncio.Event()
@@ -28,8 +28,8 @@ async def test_g03_a_stale_token_is_served_during_its_renewal(clock: LoopClock, 
         assert (await tokens.get_token()).generation == 2
 
 
-async def test_g03_renewal_happens_although_nobody_asks(clock: LoopClock, service: Service) -> None:
-    """An idle manager renews early, so that the caller after a long silence does not wait."""
+async def test_g03_an_idle_manager_renews(clock: LoopClock, service: Service) -> None:
+    """A manager without callers renews early, so that the next caller does not wait."""
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         await tokens.get_token()
         await asyncio.sleep(10 * 3600)
@@ -41,7 +41,7 @@ async def test_g03_renewal_happens_although_nobody_asks(clock: LoopClock, servic
 
 
 async def test_g03_nobody_waits_in_a_day_of_traffic(clock: LoopClock, service: Service) -> None:
-    """Of a caller every ten seconds for a day none but the first waits, whatever the endpoint takes."""
+    """With a caller every ten seconds for a day, only the first waits, however slow the endpoint is."""
     service.latency = 9.0
     loop = asyncio.get_running_loop()
     waits = []
@@ -56,7 +56,7 @@ async def test_g03_nobody_waits_in_a_day_of_traffic(clock: LoopClock, service: S
 
 
 async def test_g03_after_the_machine_slept_the_timer_catches_up(clock: LoopClock, service: Service) -> None:
-    """A sleep that the event loop's time did not see delays the renewal by a minute at most."""
+    """A sleep of the machine, which the event loop's time does not count, delays the renewal by a minute at most."""
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         await tokens.get_token()
         await asyncio.sleep(60)

@@ -23,13 +23,13 @@ pytestmark = pytest.mark.virtual_time
         AuthConnectionError("made-up outage", sent=False),
         AuthConnectionError("made-up outage"),
         RateLimitedError("made-up limit", status=429, retry_after=5),
-        InvalidResponseError("made-up nonsense", status=200),
-        CredentialsRejectedError("made-up refusal", status=401),
+        InvalidResponseError("made-up garbage", status=200),
+        CredentialsRejectedError("made-up rejection", status=401),
         RuntimeError("made-up bug of a stand-in"),
     ],
     ids=lambda failure: type(failure).__name__,
 )
-async def test_g04_an_outage_while_the_token_is_usable_is_not_seen(
+async def test_g04_an_outage_while_the_token_is_usable_is_hidden(
     clock: LoopClock, service: Service, failure: Exception
 ) -> None:
     """From the first failed renewal until the token's leeway begins, every caller is served."""
@@ -45,7 +45,7 @@ async def test_g04_an_outage_while_the_token_is_usable_is_not_seen(
 
 
 async def test_g04_the_timer_recovers_by_itself(clock: LoopClock, service: Service) -> None:
-    """When the endpoint is back before the token has expired, the manager renews although nobody asks."""
+    """When the endpoint is back before the token expires, the manager renews without a caller."""
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         await tokens.get_token()
         service.always = AuthConnectionError("made-up outage", sent=False)
@@ -59,7 +59,7 @@ async def test_g04_the_timer_recovers_by_itself(clock: LoopClock, service: Servi
 
 
 async def test_g04_ten_minutes_without_the_endpoint(clock: LoopClock, service: Service) -> None:
-    """Ten minutes of outage in mid-life cost no caller anything, and no more calls than the backoff allows."""
+    """Ten minutes of outage while a token is usable: no caller notices, and the backoff bounds the calls."""
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         await tokens.get_token()
         await asyncio.sleep(2650)

@@ -1,4 +1,4 @@
-"""G5: cancelling or timing out a caller disturbs no other, and loses no rotated refresh token."""
+"""G5: cancelling or timing out a caller disturbs no other caller, and loses no rotated refresh token."""
 
 import asyncio
 
@@ -12,8 +12,8 @@ pytestmark = pytest.mark.virtual_time
 
 
 @pytest.mark.parametrize("victim", [0, 1, 9])
-async def test_g05_a_cancelled_caller_disturbs_no_other(clock: LoopClock, service: Service, victim: int) -> None:
-    """Whichever waiter is cancelled, the first one too, the others get the token of the one call."""
+async def test_g05_a_cancelled_caller_disturbs_no_other_caller(clock: LoopClock, service: Service, victim: int) -> None:
+    """Whichever waiting caller is cancelled, the first one included, the others get the token of the one call."""
     service.gate = asyncio.Event()
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         callers = [asyncio.create_task(tokens.get_token()) for _ in range(10)]
@@ -28,7 +28,7 @@ async def test_g05_a_cancelled_caller_disturbs_no_other(clock: LoopClock, servic
 
 
 async def test_g05_a_renewal_outlives_all_its_callers(clock: LoopClock, service: Service) -> None:
-    """If every caller gives up while the server rotates the refresh token, the new pair is kept all the same."""
+    """If every caller gives up while the server rotates the refresh token, the new tokens are kept."""
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         await tokens.get_token()
         clock.asleep = 3600
@@ -44,8 +44,8 @@ async def test_g05_a_renewal_outlives_all_its_callers(clock: LoopClock, service:
     assert [call.endpoint for call in service.calls] == ["api-key", "refresh", "refresh"]
 
 
-async def test_g05_a_caller_that_times_out_disturbs_no_other(clock: LoopClock, service: Service) -> None:
-    """A caller's own timeout ends its waiting alone."""
+async def test_g05_a_caller_that_times_out_disturbs_no_other_caller(clock: LoopClock, service: Service) -> None:
+    """A caller's own timeout ends only this caller's wait."""
     service.latency = 5.0
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         patient = asyncio.create_task(tokens.get_token())
@@ -56,8 +56,8 @@ async def test_g05_a_caller_that_times_out_disturbs_no_other(clock: LoopClock, s
     assert len(service.calls) == 1
 
 
-async def test_g05_a_cancelled_renewal_task_is_begun_again(clock: LoopClock, service: Service) -> None:
-    """If somebody cancels every task of the program but the callers, these still get a token."""
+async def test_g05_a_cancelled_renewal_task_is_started_again(clock: LoopClock, service: Service) -> None:
+    """If the program cancels every task except the callers, the callers still get a token."""
     service.latency = 1.0
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         callers = [asyncio.create_task(tokens.get_token()) for _ in range(3)]

@@ -12,6 +12,7 @@ from apivideo_auth import (
     MemoryStore,
     RateLimitedError,
     TokenManager,
+    _record,
 )
 from apivideo_auth.events import RefreshTokenRejected, TokenAdopted
 from tests.conftest import API_KEY
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.virtual_time
 async def test_g06_what_follows_a_failed_refresh(
     clock: LoopClock, service: Service, failure: Exception, next_endpoint: str
 ) -> None:
-    """A refresh token that was provably not used is used again; after any other failure the API key is."""
+    """A refresh token that was provably not used is sent again; after any other failure the API key is sent."""
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         await tokens.get_token()
         service.answers.append(failure)
@@ -51,7 +52,7 @@ async def test_g06_what_follows_a_failed_refresh(
 async def test_g06_a_lost_answer_is_never_followed_by_the_same_refresh_token(
     clock: LoopClock, service: Service
 ) -> None:
-    """The server rotates and the answer is lost, again and again: the server sees no refresh token twice."""
+    """When answers are lost again and again after the work was done, the server never sees a refresh token twice."""
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         await tokens.get_token()
         service.loses = lambda number: number % 3 != 0
@@ -61,8 +62,8 @@ async def test_g06_a_lost_answer_is_never_followed_by_the_same_refresh_token(
     assert len(service.used_refresh_tokens) == len(set(service.used_refresh_tokens))
 
 
-async def test_g06_a_call_that_hangs_is_of_unknown_fate(clock: LoopClock, service: Service) -> None:
-    """A refresh that does not answer within the attempt's time is given up, and the API key is used."""
+async def test_g06_a_call_that_hangs_has_an_unknown_outcome(clock: LoopClock, service: Service) -> None:
+    """A refresh without an answer within the attempt's timeout is abandoned, and the API key is used."""
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         await tokens.get_token()
         service.gate = asyncio.Event()
@@ -74,25 +75,25 @@ async def test_g06_a_call_that_hangs_is_of_unknown_fate(clock: LoopClock, servic
     assert service.calls[-1].endpoint == "api-key"
 
 
-async def test_g06_a_refused_refresh_token_leads_to_a_siblings_token_first(clock: LoopClock, service: Service) -> None:
+async def test_g06_after_a_rejected_refresh_token_a_siblings_token_is_adopted(
+    clock: LoopClock, service: Service
+) -> None:
     """If a sibling has committed meanwhile, its token is adopted, and the API key is not used."""
-    store, told = MemoryStore(), []
+    store, emitted = MemoryStore(), []
     async with (
-        TokenManager(API_KEY, api=service, clock=clock, store=store, on_event=told.append) as tokens,
+        TokenManager(API_KEY, api=service, clock=clock, store=store, on_event=emitted.append) as tokens,
         TokenManager(API_KEY, api=service, clock=clock, store=store) as sibling,
     ):
         await tokens.get_token()
         await sibling.get_token()
         (account,) = store._accounts.values()
         service.live_refresh_tokens.clear()
-        refused = asyncio.Event()
+        rejected = asyncio.Event()
 
         def renew_meanwhile(event: object) -> None:
             if isinstance(event, RefreshTokenRejected):
-                # As if the sibling's authentication had come between the refusal and the next claim.
+                # As if the sibling had authenticated between the rejection and the next claim.
                 service.live_refresh_tokens.add("made-up-refresh-sibling")
-                from apivideo_auth import _record  # noqa: PLC0415  beside its use
-
                 held, _ = _record.claim(
                     account.record,
                     _record.Claim(id="sibling", seen=account.record.version, lease=5),
@@ -109,20 +110,20 @@ async def test_g06_a_refused_refresh_token_leads_to_a_siblings_token_first(clock
                     ),
                     clock.monotonic(),
                 )
-                refused.set()
+                rejected.set()
 
         tokens.subscribe(renew_meanwhile)
         sibling.subscribe(renew_meanwhile)
         await asyncio.sleep(2890)
-        assert refused.is_set()
+        assert rejected.is_set()
         assert (await tokens.get_token()).access_token == "made-up-access-sibling"
         assert (await sibling.get_token()).access_token == "made-up-access-sibling"
     assert service.count("api-key") == 1
-    assert any(isinstance(event, TokenAdopted) for event in told)
+    assert any(isinstance(event, TokenAdopted) for event in emitted)
 
 
 async def test_g06_a_cancelled_renewal_gives_no_refresh_token_back(clock: LoopClock, service: Service) -> None:
-    """A renewal that close() cuts off in mid-call leaves a shared record without its refresh token."""
+    """A renewal that close() cancels during the call leaves the shared record without its refresh token."""
     store = MemoryStore()
     async with TokenManager(API_KEY, api=service, clock=clock, store=store) as tokens:
         await tokens.get_token()

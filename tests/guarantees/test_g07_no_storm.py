@@ -22,8 +22,8 @@ from tests.support.doubles import LoopClock, Service
 pytestmark = pytest.mark.virtual_time
 
 
-async def ask_for(seconds: float, tokens: TokenManager, *, every: float = 1.0) -> list[float]:
-    """Ask again and again; return how long each failure took."""
+async def failed_waits(seconds: float, tokens: TokenManager, *, every: float = 1.0) -> list[float]:
+    """Call `get_token` again and again; return how long each call took that failed."""
     loop = asyncio.get_running_loop()
     waits, end = [], loop.time() + seconds
     while loop.time() < end:
@@ -38,31 +38,31 @@ async def ask_for(seconds: float, tokens: TokenManager, *, every: float = 1.0) -
 
 @pytest.mark.parametrize("callers", [1, 200])
 async def test_g07_an_outage_of_an_hour_costs_the_backoff(clock: LoopClock, service: Service, callers: int) -> None:
-    """However many callers ask, the endpoint is called as often as full-jitter backoff to 30 seconds allows."""
+    """However many callers there are, the endpoint is called as often as full-jitter backoff to 30 seconds allows."""
     service.always = AuthConnectionError("made-up outage")
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
-        await asyncio.gather(*(ask_for(3600, tokens, every=5) for _ in range(callers)))
+        await asyncio.gather(*(failed_waits(3600, tokens, every=5) for _ in range(callers)))
         calls = [call.at for call in service.calls]
-    # Half of 30 seconds on average once grown, and up to 5 s until somebody asks again.
+    # 15 seconds on average once the backoff has grown, and up to 5 s until the next caller.
     assert 120 <= len(calls) <= 330
     assert max(later - earlier for earlier, later in pairwise(calls)) <= 36
 
 
 @pytest.mark.parametrize(
-    ("wish", "pause"), [(20.0, 20.0), (60.0, 60.0), (3600.0, 60.0), (0.0, None), (-5.0, None), (None, None)]
+    ("retry_after", "backoff"), [(20.0, 20.0), (60.0, 60.0), (3600.0, 60.0), (0.0, None), (-5.0, None), (None, None)]
 )
-async def test_g07_the_servers_wish_is_honoured_and_clamped(
-    clock: LoopClock, service: Service, wish: float | None, pause: float | None
+async def test_g07_retry_after_is_honoured_and_clamped(
+    clock: LoopClock, service: Service, retry_after: float | None, backoff: float | None
 ) -> None:
-    """Retry-After up to a minute is kept, a hostile hour is cut to it, and nonsense is none."""
-    service.always = RateLimitedError("made-up limit", status=429, retry_after=wish)
+    """Retry-After is honoured up to a minute, an hour is clamped to a minute, and an invalid value is ignored."""
+    service.always = RateLimitedError("made-up limit", status=429, retry_after=retry_after)
     async with TokenManager(API_KEY, api=service, clock=clock, policy=RefreshPolicy(deadline=0)) as tokens:
         with pytest.raises(RateLimitedError) as caught:
             await tokens.get_token()
-        assert caught.value.retry_after == pytest.approx(pause) if pause else caught.value.retry_after <= 0.5
+        assert caught.value.retry_after == pytest.approx(backoff) if backoff else caught.value.retry_after <= 0.5
         service.always = None
-        if pause:
-            await asyncio.sleep(pause - 0.1)
+        if backoff:
+            await asyncio.sleep(backoff - 0.1)
             with pytest.raises(RateLimitedError):
                 await tokens.get_token()
             assert len(service.calls) == 1
@@ -71,16 +71,16 @@ async def test_g07_the_servers_wish_is_honoured_and_clamped(
 
 
 async def test_g07_callers_wait_out_the_first_seconds_and_then_fail_at_once(clock: LoopClock, service: Service) -> None:
-    """No caller waits beyond 20 seconds after the first failure; later ones get the cause at once."""
+    """No caller waits longer than 20 seconds after the first failure; later callers get the cause at once."""
     service.always = AuthResponseError("made-up failure", status=503)
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
-        waits = await ask_for(600, tokens)
+        waits = await failed_waits(600, tokens)
     assert waits[0] <= 20
     assert all(wait == 0 for wait in waits[1:])
 
 
 async def test_g07_a_failure_is_remembered_with_its_cause(clock: LoopClock, service: Service) -> None:
-    """Between two tries each caller gets an error of its own, with the class and the data of the cause."""
+    """Between two tries each caller gets its own error object, with the class and the fields of the cause."""
     service.always = RateLimitedError("made-up limit", status=429, title="Too many requests.", retry_after=50)
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         errors = []
@@ -95,23 +95,23 @@ async def test_g07_a_failure_is_remembered_with_its_cause(clock: LoopClock, serv
     assert len(service.calls) == 1
 
 
-async def test_g07_a_refused_key_is_tried_once_a_minute(clock: LoopClock, service: Service) -> None:
-    """A refused key costs a call a minute while somebody asks, and none while nobody does."""
-    service.always = CredentialsRejectedError("made-up refusal", status=403)
+async def test_g07_a_rejected_key_is_tried_once_a_minute(clock: LoopClock, service: Service) -> None:
+    """A rejected key causes one call a minute while there are callers, and none without callers."""
+    service.always = CredentialsRejectedError("made-up rejection", status=403)
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
-        waits = await ask_for(3600, tokens)
+        waits = await failed_waits(3600, tokens)
         assert 59 <= len(service.calls) <= 61
         assert max(waits) == 0
         await asyncio.sleep(3600)
         assert len(service.calls) <= 61
 
 
-async def test_g07_after_a_refused_key_the_timer_rests(clock: LoopClock, service: Service) -> None:
-    """While a token is still usable a refused key is not tried by the timer; a caller is, after the pause."""
+async def test_g07_the_timer_does_not_try_a_rejected_key(clock: LoopClock, service: Service) -> None:
+    """While a token is still usable the timer does not try a rejected key; a caller does, after the backoff."""
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         await tokens.get_token()
         service.live_refresh_tokens.clear()
-        service.answers.extend([None, CredentialsRejectedError("made-up refusal", status=400)])
+        service.answers.extend([None, CredentialsRejectedError("made-up rejection", status=400)])
         await asyncio.sleep(3500)
         assert [call.endpoint for call in service.calls] == ["api-key", "refresh", "api-key"]
         assert (await tokens.get_token()).generation == 1
@@ -120,7 +120,7 @@ async def test_g07_after_a_refused_key_the_timer_rests(clock: LoopClock, service
 
 
 async def test_g07_without_a_token_only_a_caller_tries_again(clock: LoopClock, service: Service) -> None:
-    """When the last token has expired in an outage and nobody asks, nothing is called."""
+    """When the last token has expired in an outage and there is no caller, nothing is called."""
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         await tokens.get_token()
         service.always = AuthConnectionError("made-up outage")
@@ -132,8 +132,8 @@ async def test_g07_without_a_token_only_a_caller_tries_again(clock: LoopClock, s
         assert (await tokens.get_token()).generation == 2
 
 
-async def test_g07_cancelled_callers_leave_nobody_trying(clock: LoopClock, service: Service) -> None:
-    """If all callers of an outage give up, the endpoint is left alone."""
+async def test_g07_without_callers_an_outage_causes_no_calls(clock: LoopClock, service: Service) -> None:
+    """If all callers give up during an outage, the endpoint is not called any more."""
     service.always = AuthConnectionError("made-up outage", sent=False)
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         callers = [asyncio.create_task(tokens.get_token()) for _ in range(20)]
@@ -145,8 +145,8 @@ async def test_g07_cancelled_callers_leave_nobody_trying(clock: LoopClock, servi
         assert len(service.calls) <= calls + 1
 
 
-async def test_g07_the_classes_are_kept_apart(clock: LoopClock, service: Service) -> None:
-    """Transient, refused and malformed are told as what they are, also from memory."""
+async def test_g07_remembered_failures_keep_their_class(clock: LoopClock, service: Service) -> None:
+    """Each kind of failure raises its own class, also between two tries, when it is remembered."""
     for error in (
         AuthConnectionError("made-up", retry_after=40),
         AuthResponseError("made-up", status=500, retry_after=40),
@@ -161,8 +161,8 @@ async def test_g07_the_classes_are_kept_apart(clock: LoopClock, service: Service
                 assert type(caught.value) is type(error)
 
 
-async def test_g07_two_hundred_waiters_on_a_failing_endpoint(clock: LoopClock, service: Service) -> None:
-    """Two hundred callers that wait through one failure after the other cost one call each try, not one each."""
+async def test_g07_two_hundred_callers_of_a_failing_endpoint(clock: LoopClock, service: Service) -> None:
+    """Two hundred callers that wait through several failures cause one call per try, not one per caller."""
     service.latency = 0.2
     service.answers.extend([AuthConnectionError("made-up", sent=False)] * 5)
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
@@ -171,8 +171,8 @@ async def test_g07_two_hundred_waiters_on_a_failing_endpoint(clock: LoopClock, s
     assert len(service.calls) == 6
 
 
-async def test_g07_a_spaced_401_says_when(clock: LoopClock, service: Service) -> None:
-    """The throttle of renewals that 401s cause doubles, and each refusal says when the next may come."""
+async def test_g07_a_throttled_401_says_when_to_retry(clock: LoopClock, service: Service) -> None:
+    """The throttle of renewals because of 401s doubles, and each error says when the next renewal is possible."""
     gaps, last = [], None
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
         token = await tokens.get_token()

@@ -2,15 +2,19 @@
 
 import asyncio
 import copy
+import io
 import logging
 import pickle
 import traceback
 from datetime import UTC, datetime
+from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 from aioresponses import aioresponses
+from rich.console import Console
+from rich.traceback import Traceback
 
 from apivideo_auth import (
     AccessToken,
@@ -18,6 +22,7 @@ from apivideo_auth import (
     AuthenticatePayload,
     AuthenticationApi,
     AuthError,
+    BearerAuth,
     CredentialsRejectedError,
     InsecureUrlError,
     InvalidResponseError,
@@ -30,13 +35,13 @@ from apivideo_auth import (
     TokenRejectedError,
     TokenStoreError,
 )
-from apivideo_auth._secrets import Secret, SecretBytes, fingerprint
+from apivideo_auth._secrets import Secret, SecretBytes, fingerprint, redact
 from apivideo_auth.emulator import Emulator
 from apivideo_auth.stores import store_from_url
 from tests.conftest import API_KEY
 from tests.support.doubles import LoopClock, Service
 from tests.support.loopback import serving
-from tests.support.sources import FAR
+from tests.support.sources import FAR, Source
 
 SECRET = "made-up-secret-0123456789"
 
@@ -57,13 +62,13 @@ SECRET = "made-up-secret-0123456789"
     ids=lambda value: type(value).__name__,
 )
 def test_g09_reprs_are_masked_and_pickles_refused(value: object) -> None:
-    """What holds a secret does not show it in repr, str of a container or format, and is not pickled."""
+    """What holds a secret does not show it in repr, str of a container or format, and cannot be pickled."""
     assert SECRET not in repr(value)
     assert SECRET not in f"{[value]} {value!r}"
     if not isinstance(value, Secret | SecretBytes):
         assert SECRET not in str(value)
     if not isinstance(value, MemoryStore | AuthenticationApi):
-        with pytest.raises(TypeError, match="not pickled"):
+        with pytest.raises(TypeError, match="pickled"):
             pickle.dumps(value)
 
 
@@ -250,3 +255,109 @@ async def test_g09_a_stand_ins_error_is_scrubbed() -> None:
         with pytest.raises(CredentialsRejectedError) as caught:
             await tokens.get_token()
         assert SECRET not in str(caught.value) + repr(tokens.status())
+
+
+LONG = "made-up-" + "0123456789abcdef" * 20
+
+
+@pytest.mark.parametrize("length", [16, 100, len(LONG)])
+@pytest.mark.parametrize("before", ["", "x" * 100, "x" * 190])
+@pytest.mark.parametrize("status", [400, 404, 500])
+async def test_g09_an_echo_is_masked_before_it_is_cut(
+    mocked: aioresponses, status: int, before: str, length: int
+) -> None:
+    """A response that repeats the secret, or 16 or more characters of its beginning, shows none of it wherever texts
+    are cut, for the API key and the refresh token alike.
+    """
+    body = dict.fromkeys(("title", "type", "name"), before + LONG[:length] + "\x00")
+    for path in ("api-key", "refresh"):
+        mocked.post(f"https://ws.api.video/auth/{path}", status=status, payload=body)
+    async with AuthenticationApi() as api:
+        for call, payload in ((api.authenticate, AuthenticatePayload(LONG)), (api.refresh, RefreshTokenPayload(LONG))):
+            with pytest.raises(AuthError) as caught:
+                await call(payload)
+            error = caught.value
+            shown = f"{error!r} {error} {error.title} {error.type} {error.name} {error.body}"
+            assert "***" in shown
+            assert LONG[:16] not in shown
+
+
+async def test_g09_an_echo_with_control_characters_in_it_is_masked(mocked: aioresponses) -> None:
+    """Characters that are removed before a text is shown do not hide a secret from the mask."""
+    hidden = "\x00".join(LONG)
+    mocked.post("https://ws.api.video/auth/api-key", status=400, payload={"title": hidden})
+    async with AuthenticationApi() as api:
+        with pytest.raises(AuthError) as caught:
+            await api.authenticate(AuthenticatePayload(LONG))
+    assert LONG[:16] not in str(caught.value)
+
+
+def test_g09_pieces_of_a_secret_are_masked_in_texts() -> None:
+    """The whole secret and every piece of 16 or more characters are replaced, once for each run; other text stays."""
+    assert redact(f"a {LONG} b {LONG[:16]} c {LONG[7:]} d {LONG[:15]}", LONG) == f"a *** b *** c *** d {LONG[:15]}"
+    assert redact("key-12 key-1", "key-12") == "*** key-1"
+    assert redact("a short one stays: abcde", "abcde", "") == "a short one stays: abcde"
+
+
+@pytest.mark.parametrize("secret", [Secret(LONG), SecretBytes(LONG.encode())], ids=["str", "bytes"])
+def test_g09_a_piece_of_a_masked_string_is_masked(secret: Secret | SecretBytes) -> None:
+    """Slices, indexes and the other encoding of a masked string are masked, and equal to those of a plain one."""
+    plain = LONG if isinstance(secret, Secret) else LONG.encode()
+    for piece, same in (
+        (secret[:80], plain[:80]),
+        (secret[-40:], plain[-40:]),
+        (secret[::2], plain[::2]),
+        (secret[3:4], plain[3:4]),
+    ):
+        assert piece == same
+        assert "***" in repr(piece)
+    assert secret[0] == plain[0]
+    other = secret.encode() if isinstance(secret, Secret) else secret.decode()
+    assert "***" in repr(other)
+
+
+def test_g09_tools_that_shorten_strings_show_no_secret() -> None:
+    """A traceback of rich, which cuts long locals with a slice, shows none of a token or a key."""
+
+    def fail(key: object, token: object, header: object) -> None:
+        raise LookupError
+
+    token = Token(LONG, FAR)
+    console = Console(file=io.StringIO(), width=400)
+    try:
+        fail(AuthenticatePayload(LONG).api_key, token.access_token, token.authorization)
+    except LookupError as error:
+        trace = Traceback.from_exception(LookupError, error, error.__traceback__.tb_next, show_locals=True)
+        console.print(trace)
+    assert "***" in console.file.getvalue()
+    assert LONG[:16] not in console.file.getvalue()
+
+
+@pytest.mark.parametrize("body", [None, b"made-up body", {"a": "form"}], ids=["none", "bytes", "form"])
+async def test_g09_a_connection_that_dies_before_the_write_shows_no_header(body: object) -> None:
+    """If a connection is closed before the request is written, no frame of the traceback shows the token: not aiohttp's
+    writer, which holds the bytes of the header.
+    """
+
+    async def cut(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        send = request.send
+
+        async def send_on_a_dead_connection(connection: Any) -> aiohttp.ClientResponse:
+            connection.transport.abort()
+            return await send(connection)
+
+        request.send = send_on_a_dead_connection
+        return await handler(request)
+
+    async def handle(_request: web.Request) -> web.Response:
+        return web.Response()
+
+    async with serving(handle) as url:
+        source = Source(url)
+        source.current = Token(LONG, FAR)
+        async with aiohttp.ClientSession(url, middlewares=(cut, BearerAuth(source))) as session:
+            with pytest.raises(aiohttp.ClientError) as caught:
+                await session.post("/", data=body)
+    shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    assert "aiohttp/client.py" in shown
+    assert LONG[:16] not in shown

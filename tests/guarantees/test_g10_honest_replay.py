@@ -1,7 +1,9 @@
 """G10: after a 401 the request is sent once more with another token, or the 401 comes back as it is."""
 
 import asyncio
+import gzip
 import io
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -78,6 +80,69 @@ async def test_g10_without_another_token_the_401_comes_back() -> None:
                 assert await response.json(content_type=None) == {"title": "made-up"}
     assert len(server.requests) == 2
     assert told == [TokenRejected(generation=1, replayed=False, why_not="no_token")] * 2
+
+
+BODY = bytes(range(256)) * 250
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
+@pytest.mark.parametrize("size", [0, 140, len(BODY)])
+@pytest.mark.parametrize("read_bufsize", [1024, 65_536])
+async def test_g10_a_401_that_comes_back_reads_like_an_untouched_response(
+    encoding: str, size: int, read_bufsize: int
+) -> None:
+    """By read() and by stream, compressed or not, with a small buffer too, the body of a 401 is the same as without
+    BearerAuth, and its connection is free before it is read.
+    """
+    compress = {"identity": bytes, "gzip": gzip.compress, "deflate": zlib.compress}[encoding]
+
+    async def handle(_request: web.Request) -> web.Response:
+        headers = {"Content-Encoding": encoding}
+        return web.Response(status=401, body=compress(BODY[:size]), headers=headers)
+
+    async def by_read(response: aiohttp.ClientResponse) -> bytes:
+        return await response.read()
+
+    async def by_iter_chunked(response: aiohttp.ClientResponse) -> bytes:
+        return b"".join([chunk async for chunk in response.content.iter_chunked(100)])
+
+    async def by_iter_any(response: aiohttp.ClientResponse) -> bytes:
+        return b"".join([chunk async for chunk in response.content.iter_any()])
+
+    async def by_pieces(response: aiohttp.ClientResponse) -> bytes:
+        return await response.content.read(7) + await response.content.read()
+
+    async with serving(handle) as url:
+        bearer = BearerAuth(Source(url, fresh=0))
+        connector = aiohttp.TCPConnector(limit=1)
+        async with (
+            asyncio.timeout(20),
+            aiohttp.ClientSession(
+                url, middlewares=(bearer,), connector=connector, read_bufsize=read_bufsize
+            ) as session,
+        ):
+            for read in (by_read, by_iter_chunked, by_iter_any, by_pieces):
+                response = await session.get("/")
+                assert not connector._acquired
+                assert await read(response) == BODY[:size]
+                assert response.content.at_eof()
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_g10_a_large_401_is_streamed_to_the_caller(encoding: str) -> None:
+    """A 401 that is too large to read ahead, or is so once decompressed, comes back to be streamed in full."""
+    large = b"x" * 3_000_000
+    body = gzip.compress(large) if encoding == "gzip" else large
+
+    async def handle(_request: web.Request) -> web.Response:
+        return web.Response(status=401, body=body, headers={"Content-Encoding": encoding})
+
+    async with (
+        serving(handle) as url,
+        aiohttp.ClientSession(url, middlewares=(BearerAuth(Source(url, fresh=0)),)) as session,
+        session.get("/") as response,
+    ):
+        assert b"".join([chunk async for chunk in response.content.iter_chunked(10_000)]) == large
 
 
 async def generator() -> AsyncIterator[bytes]:

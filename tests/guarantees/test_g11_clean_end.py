@@ -1,4 +1,4 @@
-"""G11: closing refuses every caller, and leaves nothing behind."""
+"""G11: closing ends every caller's wait with an error, and leaves nothing behind."""
 
 import asyncio
 import gc
@@ -7,12 +7,13 @@ import pytest
 
 from apivideo_auth import AuthConnectionError, ManagerClosedError, MemoryStore, TokenManager
 from tests.conftest import API_KEY
-from tests.support.doubles import LoopClock, Service
+from tests.support.doubles import LoopClock, Service, pending_timers
+from tests.support.faulty_store import FaultyStore
 
 
 @pytest.mark.virtual_time
 async def test_g11_a_cached_token_is_not_served_after_close(clock: LoopClock, service: Service) -> None:
-    """After close() get_token raises ManagerClosedError, also with a fresh token at hand; so does session()."""
+    """After close() get_token raises ManagerClosedError, even if the token is still fresh; so does session()."""
     tokens = TokenManager(API_KEY, api=service, clock=clock)
     await tokens.get_token()
     await tokens.close()
@@ -28,9 +29,7 @@ async def test_g11_a_cached_token_is_not_served_after_close(clock: LoopClock, se
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("store", [None, MemoryStore()], ids=["private", "shared"])
-async def test_g11_waiting_callers_are_refused_at_once(
-    clock: LoopClock, service: Service, store: MemoryStore | None
-) -> None:
+async def test_g11_waiting_callers_end_at_once(clock: LoopClock, service: Service, store: MemoryStore | None) -> None:
     """Callers that wait for a renewal get ManagerClosedError when close() is called, not when it has ended."""
     service.latency = 3.0
     tokens = TokenManager(API_KEY, api=service, clock=clock, store=store)
@@ -45,8 +44,8 @@ async def test_g11_waiting_callers_are_refused_at_once(
 
 
 @pytest.mark.virtual_time
-async def test_g11_callers_in_a_pause_are_refused_at_once(clock: LoopClock, service: Service) -> None:
-    """Callers that wait out a pause between two tries get ManagerClosedError when close() is called."""
+async def test_g11_callers_that_wait_out_a_backoff_end_at_once(clock: LoopClock, service: Service) -> None:
+    """Callers that wait out a backoff between two tries get ManagerClosedError when close() is called."""
     service.always = AuthConnectionError("made-up outage", sent=False, retry_after=15)
     tokens = TokenManager(API_KEY, api=service, clock=clock)
     caller = asyncio.create_task(tokens.get_token())
@@ -57,8 +56,8 @@ async def test_g11_callers_in_a_pause_are_refused_at_once(clock: LoopClock, serv
 
 
 @pytest.mark.virtual_time
-async def test_g11_a_renewal_in_flight_lands_in_a_shared_store(clock: LoopClock, service: Service) -> None:
-    """close() lets a renewal commit to a store that was passed, so that the refresh token is not lost."""
+async def test_g11_a_renewal_in_flight_commits_to_a_shared_store(clock: LoopClock, service: Service) -> None:
+    """close() lets a renewal commit to a store that was passed in, so that the refresh token is not lost."""
     service.latency = 3.0
     store = MemoryStore()
     tokens = TokenManager(API_KEY, api=service, clock=clock, store=store)
@@ -73,7 +72,7 @@ async def test_g11_a_renewal_in_flight_lands_in_a_shared_store(clock: LoopClock,
 
 @pytest.mark.virtual_time
 async def test_g11_close_does_not_wait_longer_than_its_timeout(clock: LoopClock, service: Service) -> None:
-    """A renewal that does not land within close_timeout is cancelled, and its claim given up."""
+    """A renewal that has not ended within close_timeout is cancelled, and its claim released."""
     service.gate = asyncio.Event()
     store = MemoryStore()
     tokens = TokenManager(API_KEY, api=service, clock=clock, store=store)
@@ -91,7 +90,7 @@ async def test_g11_close_does_not_wait_longer_than_its_timeout(clock: LoopClock,
 
 @pytest.mark.virtual_time
 async def test_g11_with_the_private_store_a_renewal_is_cancelled(clock: LoopClock, service: Service) -> None:
-    """Nobody could use what a renewal brings to a private store, so close() does not wait for it."""
+    """A token in the private store is of no use after close(), so close() does not wait for the renewal."""
     service.gate = asyncio.Event()
     tokens = TokenManager(API_KEY, api=service, clock=clock)
     caller = asyncio.create_task(tokens.get_token())
@@ -104,8 +103,8 @@ async def test_g11_with_the_private_store_a_renewal_is_cancelled(clock: LoopCloc
 
 
 @pytest.mark.virtual_time
-async def test_g11_cancelling_close_skips_the_waiting_not_the_cleaning(clock: LoopClock, service: Service) -> None:
-    """A cancelled close() still leaves no task, and close() can be called again."""
+async def test_g11_cancelling_close_skips_the_waiting_not_the_cleanup(clock: LoopClock, service: Service) -> None:
+    """A cancelled close() leaves no task and no timer, and close() can be called again."""
     service.gate = asyncio.Event()
     tokens = TokenManager(API_KEY, api=service, clock=clock, store=MemoryStore())
     caller = asyncio.create_task(tokens.get_token())
@@ -117,12 +116,13 @@ async def test_g11_cancelling_close_skips_the_waiting_not_the_cleaning(clock: Lo
         await closing
     assert isinstance(caller.exception(), ManagerClosedError)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert pending_timers() == []
     await tokens.close()
 
 
 @pytest.mark.virtual_time
 async def test_g11_close_is_idempotent(clock: LoopClock, service: Service) -> None:
-    """Closing twice, at the same time or later, and closing what was never used, is closing once."""
+    """close() may be called twice, at the same time or later, and on a manager that was never used."""
     tokens = TokenManager(API_KEY, api=service, clock=clock, store=MemoryStore())
     service.latency = 2.0
     caller = asyncio.create_task(tokens.get_token())
@@ -134,16 +134,40 @@ async def test_g11_close_is_idempotent(clock: LoopClock, service: Service) -> No
 
 
 @pytest.mark.virtual_time
-async def test_g11_no_timer_is_left(clock: LoopClock, service: Service) -> None:
-    """After close() the event loop has no timer of the manager any more."""
-    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
-        await tokens.get_token()
-    await asyncio.sleep(86_400)
-    assert len(service.calls) == 1
+@pytest.mark.parametrize("store", [None, MemoryStore(), FaultyStore()], ids=["private", "shared", "down"])
+async def test_g11_no_timer_is_left(
+    clock: LoopClock, service: Service, store: MemoryStore | FaultyStore | None
+) -> None:
+    """When close() returns, the event loop has no timer of the manager."""
+    if isinstance(store, FaultyStore):
+        store.fault = "down"
+    tokens = TokenManager(API_KEY, api=service, clock=clock, store=store)
+    await tokens.get_token()
+    assert pending_timers()
+    await tokens.close()
+    assert pending_timers() == []
+
+
+@pytest.mark.virtual_time
+async def test_g11_no_timer_is_left_by_a_cancelled_close(clock: LoopClock, service: Service) -> None:
+    """A close() that is cancelled while it waits for a renewal leaves no timer."""
+    tokens = TokenManager(API_KEY, api=service, clock=clock, store=MemoryStore())
+    await tokens.get_token()
+    service.gate = asyncio.Event()
+    clock.asleep = 3000
+    assert (await tokens.get_token()).generation == 1
+    await asyncio.sleep(0.1)
+    assert len(service.calls) == 2
+    closing = asyncio.create_task(tokens.close())
+    await asyncio.sleep(0.1)
+    closing.cancel()
+    await asyncio.wait({closing})
+    assert pending_timers() == []
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 def test_g11_another_event_loop_is_one_clear_error() -> None:
-    """Whatever has to do work in another event loop than the first raises one RuntimeError that says so."""
+    """Every use that needs work raises the same RuntimeError in another event loop than the first."""
 
     async def use() -> TokenManager:
         tokens = TokenManager(API_KEY, api=Service(LoopClock()))
@@ -162,7 +186,7 @@ def test_g11_another_event_loop_is_one_clear_error() -> None:
 
 
 def test_g11_a_manager_may_be_made_before_a_loop_runs() -> None:
-    """Construction needs no running loop; nothing is left after asyncio.run, and nothing warns."""
+    """Construction needs no running loop; asyncio.run leaves nothing behind, and no warning."""
     tokens = TokenManager(API_KEY)
 
     async def main() -> None:

@@ -1,232 +1,417 @@
-"""The guarantees, checked at every question, every call and every event of a simulation."""
+"""The guarantees, checked at every request for a token, every call, every event and every close of a simulation."""
 
 import asyncio
+import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
 from apivideo_auth import (
     AuthError,
+    AuthResponseError,
     ManagerClosedError,
     Token,
+    TokenRejectedError,
+    TokenStoreError,
     events,
 )
-from tests.simulation.callers import Ask
-from tests.simulation.calls import SECRET, Call
-from tests.simulation.errors import Errors
-from tests.simulation.lives import believed, end_of, least_leeway, most_leeway
-from tests.simulation.refusals import JUST
+from tests.simulation.ledger import EPSILON, believed_lifetime, end_of_token, max_leeway, min_leeway
+from tests.simulation.service import SECRET, Call
 
 if TYPE_CHECKING:
     from tests.simulation.world import Worker, World
 
+STORE_DELAY = 1.0
+"""Seconds that a slow store may add to the life of an adopted token: the time limits of a commit and of a read."""
+AT_ONCE = 0.5
+"""Seconds within which a manager has to do what it does at once, timers that are late aside."""
 
-STORE_TRANSIT = 1.0
-"""What a slow store may add to the life of a token that is adopted from it: the budget of a commit and of a read."""
+
+@define(eq=False)
+class TokenRequest:
+    """One call of `get_token` and its outcome. `started` and `ended` are on the machine's monotonic clock.
+
+    - `usable`: the worker had a usable token at the start.
+    - `own_token`: that token, for a caller that came with a rejected one.
+    - `newer_token`: the call whose token the account's record had at the start, if it is newer than the rejected one.
+    - `useless_to_wait`: the next try lay beyond the deadline.
+    """
+
+    number: int
+    worker: "Worker"
+    rejected: Token | None
+    min_ttl: float | None
+    started: float
+    started_at_loop: float
+    started_at_callback: int
+    usable: bool
+    own_token: Token | None
+    newer_token: Call | None
+    useless_to_wait: bool
+    ended: float | None = None
+    token: Token | None = None
+    error: BaseException | None = None
+
+    @property
+    def rejected_access(self) -> str | None:
+        """Return the access token that was rejected."""
+        return None if self.rejected is None else str(self.rejected.access_token)
+
+    @property
+    def accepts_any_token(self) -> bool:
+        """Return whether the caller set no condition."""
+        return self.rejected is None and self.min_ttl is None
+
+    @property
+    def accepts_own_token(self) -> bool:
+        """Return whether the worker's token suited the caller at the start, without a look at its life."""
+        if self.min_ttl is not None or not self.usable:
+            return False
+        return self.rejected is None or (self.own_token is not None and access(self.own_token) != self.rejected_access)
+
+    def __str__(self) -> str:
+        what = "" if self.rejected is None else f" rejected={self.rejected!r}"
+        what += "" if self.min_ttl is None else f" min_ttl={self.min_ttl:.3f}"
+        return f"request {self.number} of {self.worker.name}{what}"
+
+
+def access(token: Token) -> str:
+    """Return the text of an access token, unmasked."""
+    return str(token.access_token)
+
+
+def text_of(error: BaseException) -> str:
+    """Return an error as text, also if it cannot be printed."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001  whatever it is, the error is unprintable
+        return f"{type(error).__name__}, which cannot be printed"
 
 
 @define(eq=False)
 class Checks:
-    """Watches one simulation and notes each violation in `violations`."""
+    """Watches one simulation and records each violation in `violations`."""
 
     world: "World"
     violations: list[str] = field(factory=list)
-    asks: int = 0
+    requests: int = 0
     _by_access: dict[str, Call] = field(factory=dict)
     _sent: dict[str, list[Call]] = field(factory=dict)
-    _errors: Errors = field(factory=Errors)
+    # Kept, so that no two errors have the same identity.
+    _errors: dict[int, BaseException] = field(factory=dict)
 
-    def complain(self, text: str) -> None:
-        """Note a violation."""
-        self.world.note("VIOLATION", text)
+    def violation(self, text: str) -> None:
+        """Record a violation."""
+        self.world.log("VIOLATION", text)
         self.violations.append(f"[{self.world.clock.monotonic():.3f}] {text}")
 
-    # The service's side.
+    # The calls.
 
-    def call_started(self, call: Call) -> None:
-        """Judge a call that begins."""
+    def on_call_start(self, call: Call) -> None:
+        """Check a call that begins."""
         worker = self.world.workers[call.worker]
-        self.world.note(call.worker, f"call {call.number} {call.endpoint} {call.refresh or ''} ({call.fault})")
+        self.world.log(call.worker, f"call {call.number} {call.endpoint} {call.refresh or ''} ({call.fault})")
         if worker.closed:
-            self.complain(f"G11: {worker.name} calls after its close")
+            self.violation(f"G11: {worker.name} calls after its close")
         if call.refresh is not None:
-            for earlier in self._sent.setdefault(call.refresh, []):
-                if earlier.outcome not in {"unsent", "limited"} and not worker.ledger.relaxed:
-                    what = f"call {earlier.number} ({earlier.outcome})"
-                    self.complain(f"G6: {call.refresh} goes out again in call {call.number}, after {what}")
-            self._sent[call.refresh].append(call)
-        worker.ledger.started(call, worker)
+            self._check_single_use(call, call.refresh, worker)
+        worker.ledger.on_start(call, worker)
         self.world.react_to_call(call)
 
-    def call_ended(self, call: Call) -> None:
-        """Note what a call brought."""
-        self.world.note(call.worker, f"call {call.number} ended: {call.outcome}")
+    def _check_single_use(self, call: Call, refresh: str, worker: "Worker") -> None:
+        """Check that a refresh token is sent once, unless it was provably not used.
+
+        A store that was set back may give a used one to another worker, and not to one that knows a newer token.
+        """
+        issued_at = self._issued_at(refresh)
+        set_back = worker.store_set_back_at() >= issued_at
+        current = None if worker.current is None else worker.current.grant
+        knows_newer = current is not None and current.issued_at > issued_at
+        for earlier in self._sent.setdefault(refresh, []):
+            if earlier.outcome in {"not sent", "rate limited"}:
+                continue
+            if not set_back or earlier.worker == call.worker or knows_newer:
+                how = f"call {earlier.number} ({earlier.outcome})"
+                self.violation(f"G6: {refresh} is sent again in call {call.number}, after {how}")
+        self._sent[refresh].append(call)
+
+    def _issued_at(self, refresh: str) -> float:
+        return self.world.service.issued_at(refresh)
+
+    def on_call_end(self, call: Call) -> None:
+        """Note the outcome of a call."""
+        self.world.log(call.worker, f"call {call.number} ended: {call.outcome}")
         if call.grant is not None:
-            self._by_access[call.grant.access] = call
-        self.world.workers[call.worker].ledger.ended(call)
+            self._by_access[call.grant.access] = self.world.workers[call.worker].last_granted = call
+        self.world.workers[call.worker].ledger.on_end(call)
 
-    def event(self, worker: "Worker", event: events.Event) -> None:
-        """Judge what a manager tells."""
-        self.world.note(worker.name, event)
-        self.shown(repr(event))
+    def on_event(self, worker: "Worker", event: events.Event) -> None:
+        """Check an event of a manager."""
+        self.world.log(worker.name, event)
+        self.check_no_secrets(repr(event))
         if isinstance(event, events.RenewalFailed):
-            worker.ledger.told(worker.name, event)
+            worker.ledger.on_renewal_failed(worker.name, event)
         elif isinstance(event, events.TokenRenewed | events.TokenAdopted):
-            worker.last_taken_at = self.world.clock.monotonic()
+            now = worker.last_taken_at = self.world.clock.monotonic()
+            worker.stalled_before_adoption = now - worker.stalled_at() < worker.policy.lease
+            # Which token was adopted is known once it is given to a caller.
+            worker.current = worker.last_granted if isinstance(event, events.TokenRenewed) else None
 
-    # The callers' side.
+    # The callers.
 
-    def asked(self, worker: "Worker", rejected: Token | None, min_ttl: float | None) -> Ask:
-        """Note a question."""
+    def on_request(self, worker: "Worker", rejected: Token | None, min_ttl: float | None) -> TokenRequest:
+        """Note a call of `get_token`."""
         world, now = self.world, self.world.clock.monotonic()
-        self.asks += 1
-        this = Ask(
-            number=self.asks,
+        self.requests += 1
+        request = TokenRequest(
+            number=self.requests,
             worker=worker,
             rejected=rejected,
             min_ttl=min_ttl,
             started=now,
             started_at_loop=world.loop.time(),
-            started_step=world.loop.steps,
-            serveable=worker.phase() in {"fresh", "stale"},
-            hopeless=not worker.ledger.in_flight and worker.ledger.hopeless(now + 1.0),
+            started_at_callback=world.loop.callbacks_run,
+            usable=worker.phase() in {"fresh", "stale"},
+            own_token=None if rejected is None else worker.current_token(),
+            newer_token=None if rejected is None else self._newer_token(worker, rejected),
+            useless_to_wait=not worker.ledger.in_flight and worker.ledger.waiting_is_useless(now + 1.0),
         )
-        if rejected is not None and this.serveable:
-            worker.ledger.refused(str(rejected.access_token), now)
-        world.note(worker.name, f"{this} begins")
-        worker.wants.append(this)
-        worker.last_wanted_at = now
-        return this
+        if rejected is not None and request.usable:
+            worker.ledger.on_rejection(access(rejected), now)
+        world.log(worker.name, f"{request} begins")
+        worker.requests.append(request)
+        worker.last_request_at = now
+        return request
 
-    def answered(self, ask: Ask) -> None:
-        """Judge an answer."""
-        worker, loop = ask.worker, self.world.loop
-        ask.ended = self.world.clock.monotonic()
-        worker.last_wanted_at = ask.ended
-        # A caller that was cancelled may leave a renewal behind; any other has seen the end of it.
-        if not isinstance(ask.error, asyncio.CancelledError):
-            worker.wants.remove(ask)
-        worker.wants[:] = [a for a in worker.wants if a.ended is None or a.ended >= worker.ledger.latest_at]
-        what: Any = ask.token if ask.error is None else f"{type(ask.error).__name__}: {ask.error}"
-        self.world.note(worker.name, f"{ask} got {what}")
-        if isinstance(ask.error, asyncio.CancelledError):
+    def _newer_token(self, worker: "Worker", rejected: Token) -> Call | None:
+        """Return the call whose token the account's record has, if it is usable and newer than the rejected one."""
+        ledger, now = worker.ledger, self.world.clock.monotonic()
+        latest = ledger.latest
+        if latest is None or ledger.store_is_faulty or ledger.latest_at > now - AT_ONCE:
+            return None
+        if latest.number <= self._by_access[access(rejected)].number:
+            return None
+        if end_of_token(latest) - now <= max_leeway(worker.policy, believed_lifetime(latest)) + AT_ONCE:
+            return None
+        is_calling = any(call.worker == worker.name for call in ledger.in_flight)
+        return None if is_calling else latest
+
+    def on_answer(self, request: TokenRequest) -> None:
+        """Check the answer to a request."""
+        worker, loop = request.worker, self.world.loop
+        request.ended = self.world.clock.monotonic()
+        worker.last_request_at = request.ended
+        # A caller that was cancelled may leave a renewal behind; any other caller has seen its end.
+        if not isinstance(request.error, asyncio.CancelledError):
+            worker.requests.remove(request)
+        worker.requests[:] = [r for r in worker.requests if r.ended is None or r.ended >= worker.ledger.latest_at]
+        answer: Any = request.token if request.error is None else text_of(request.error)
+        self.world.log(worker.name, f"{request} got {answer}")
+        if isinstance(request.error, asyncio.CancelledError):
             caller = asyncio.current_task()
             if caller is not None and not caller.cancelling():
-                self.complain(f"G5: {ask} is cancelled, and nobody has cancelled it")
+                self.violation(f"G5: {request} is cancelled, and nobody cancelled it")
             return
-        waited = loop.time() - ask.started_at_loop
-        self._judge_wait(ask, waited)
-        if worker.closing and not isinstance(ask.error, ManagerClosedError):
-            self.complain(f"G11: {ask} got {what} after close was called")
-        elif ask.error is not None:
-            self._judge_error(ask, ask.error, waited=waited > 0)
-        elif ask.token is not None:
-            self._judge_token(ask, ask.token)
+        waited = loop.time() - request.started_at_loop
+        self._check_wait(request, waited)
+        if worker.closing and not isinstance(request.error, ManagerClosedError):
+            self.violation(f"G11: {request} got {answer} after close was called")
+        elif request.error is not None:
+            self._check_error(request, request.error, waited=waited > 0)
+        elif request.token is not None:
+            self._check_token(request, request.token)
 
-    def _judge_wait(self, ask: Ask, waited: float) -> None:
-        worker, slack = ask.worker, self.world.slack(ask.started)
-        bound = worker.policy.deadline + (3 if ask.plain else 6) * worker.policy.lease
-        if worker.ledger.relaxed:
+    def _check_wait(self, request: TokenRequest, waited: float) -> None:
+        worker, delay = request.worker, self.world.allowed_delay(request.started_at_loop)
+        bound = worker.policy.deadline + (3 if request.accepts_any_token else 6) * worker.policy.lease
+        if worker.ledger.store_is_faulty:
             bound *= 4  # a store that fails forgets when an outage began
-        if waited > bound + slack:
-            self.complain(f"waiting: {ask} took {waited:.3f} s")
+        if waited > bound + delay:
+            self.violation(f"waiting: {request} took {waited:.3f} s")
         if worker.closing:
             return
-        if ask.hopeless and waited > 0.5 + slack:
-            self.complain(f"G7: {ask} waited {waited:.3f} s although the next try lay beyond the deadline")
-        if ask.plain and ask.serveable and self.world.loop.steps != ask.started_step:
-            self.complain(f"G3: {ask} waited although a token was usable")
+        if request.useless_to_wait and waited > AT_ONCE + delay:
+            self.violation(f"G7: {request} waited {waited:.3f} s although the next try lay beyond the deadline")
+        if request.accepts_own_token and self.world.loop.callbacks_run != request.started_at_callback:
+            self.violation(f"G3: {request} waited although a token was usable")
+        if request.newer_token is not None and (request.error is not None or waited > AT_ONCE + delay):
+            newer = f"call {request.newer_token.number}"
+            self.violation(f"newer token: {request} is not given the newer token of {newer} at once")
 
-    def _judge_token(self, ask: Ask, token: Token) -> None:
-        now, access = self.world.clock.monotonic(), str(token.access_token)
-        self.shown(repr(token), str(token))
-        call = self._by_access.get(access)
+    def _check_token(self, request: TokenRequest, token: Token) -> None:
+        now, worker = self.world.clock.monotonic(), request.worker
+        self.check_no_secrets(repr(token), str(token))
+        call = self._by_access.get(access(token))
         if call is None or call.grant is None:
-            self.complain(f"{ask} got a token that no call brought")
+            self.violation(f"{request} got a token that no call returned")
             return
-        left, stale_news = end_of(call) - now, 0.0
-        if ask.worker.ledger.relaxed:
-            stale_news = STORE_TRANSIT + self.world.slack(call.started)
+        worker.current = call
+        left = end_of_token(call) - now
+        too_long, too_short = self._allowed_errors(worker, call)
+        if left + too_long < min_leeway(worker.policy, believed_lifetime(call)) - EPSILON:
+            self.violation(f"G2: {request} got a token that ends in {left:.6f} s")
+        if not -too_short - 1e-3 <= token.remaining() - max(0.0, left) <= too_long + 1e-3:
+            self.violation(f"G2: {token} has {token.remaining():.3f} s left by its own account, and {left:.3f} s")
+        if not call.grant.revoked and not too_long and not self.world.service.is_valid(call.grant):
+            self.violation(f"G2: {request} got a token that has ended")
+        if access(token) == request.rejected_access:
+            self.violation(f"G7: {request} got the token that it rejected")
+        if request.min_ttl is not None and left + too_long < request.min_ttl - EPSILON:
+            self.violation(f"{request} got a token that ends in {left:.3f} s")
+        if request.accepts_any_token:
+            self._check_renewed_in_time(request, call)
+            self._check_shared(request, call)
+
+    def _allowed_errors(self, worker: "Worker", call: Call) -> tuple[float, float]:
+        """Return by how much a token may claim to live too long, and too short, as the store was slow to answer."""
+        too_long = too_short = 0.0
+        if worker.ledger.store_is_faulty:
+            too_long = too_short = STORE_DELAY + self.world.allowed_delay_since(call.started)
             if self.world.clock.last_sleep_at > call.started:
-                stale_news = float("inf")  # while the store was asked, perhaps
-        if left + stale_news < least_leeway(ask.worker.policy, believed(call)) - JUST:
-            self.complain(f"G2: {ask} got a token that ends in {left:.6f} s")
-        if abs(token.remaining() - max(0.0, left)) > 1e-3 + stale_news:
-            self.complain(f"G2: {token} says it lives {token.remaining():.3f} s, and it is {left:.3f}")
-        if not call.grant.revoked and not stale_news and not self.world.service.is_valid(call.grant):
-            self.complain(f"G2: {ask} got a token that is over")
-        if access == ask.rejected_access:
-            self.complain(f"G7: {ask} got the token that it rejected")
-        if ask.min_ttl is not None and left + stale_news < ask.min_ttl - JUST:
-            self.complain(f"{ask} got a token that ends in {left:.3f} s")
-        if ask.plain:
-            self._judge_staleness(ask, call)
+                too_long = too_short = math.inf  # the machine slept while the store was asked, perhaps
+        if call.worker != worker.name and worker.stalled_before_adoption:
+            too_short = math.inf  # it stalled between its question and the store's answer, perhaps
+        return too_long, too_short
 
-    def _judge_staleness(self, ask: Ask, call: Call) -> None:
-        """A stale token is being renewed, unless the account pauses, or the manager knows that the key was refused."""
-        worker, now = ask.worker, self.world.clock.monotonic()
+    def _check_renewed_in_time(self, request: TokenRequest, call: Call) -> None:
+        """Check that a stale token is renewed, unless the account backs off, or the manager knows of a rejected key."""
+        worker, now = request.worker, self.world.clock.monotonic()
         ledger = worker.ledger
-        due = max(call.started + believed(call) * worker.policy.refresh_at, ledger.pause_until, ledger.last_end)
-        due = max(due, worker.last_taken_at)
-        slack = 0.5 + self.world.slack(call.started) + (ledger.policy.lease + 1 if ledger.shared else 0)
+        stale_from = call.started + believed_lifetime(call) * worker.policy.refresh_at
+        due = max(stale_from, ledger.backoff_until, ledger.last_end, worker.last_taken_at)
+        delay = 0.5 + self.world.allowed_delay_since(call.started) + (ledger.policy.lease + 1 if ledger.shared else 0)
         if self.world.clock.last_sleep_at > call.started:
-            due, slack = max(due, self.world.clock.last_sleep_at), slack + 61.0
-        if now > due + slack and not ledger.in_flight and not worker.knows_of_refusal() and not ledger.relaxed:
-            self.complain(f"G3: the token of {worker.name} should have been renewed {now - due:.3f} s ago")
-
-    def _judge_error(self, ask: Ask, error: BaseException, *, waited: bool) -> None:
-        worker, ledger, what = ask.worker, ask.worker.ledger, f"{ask} got {type(error).__name__}"
-        self.shown(repr(error), str(error), repr(error.__dict__))
-        for wrong in self._errors.wrong_with(error, rejected=ask.rejected is not None, min_ttl=ask.min_ttl is not None):
-            self.complain(f"{what}, {wrong}")
-        if isinstance(error, ManagerClosedError):
-            if not worker.closing:
-                self.complain(f"G11: {what}, and nobody closes it")
-            elif self.world.loop.time() - worker.closing_at > 0.5 + self.world.slack(ask.started) and waited:
-                self.complain(f"G11: {what}, long after close was called")
+            due, delay = max(due, self.world.clock.last_sleep_at), delay + 61.0
+        if ledger.in_flight or worker.knows_that_the_key_is_rejected() or ledger.store_is_faulty:
             return
-        current = worker.peek()
-        if current is not None and self._suits(ask, current, error):
-            self.complain(f"G4: {what} although {current} is usable for it")
-        if not ledger.relaxed and isinstance(error, AuthError):
-            self._judge_reason(ask, what)
+        if now > due + delay:
+            self.violation(f"G3: the token of {worker.name} should have been renewed {now - due:.3f} s ago")
 
-    def _judge_reason(self, ask: Ask, what: str) -> None:
-        """An error has to be: there is no token, and waiting is no use."""
-        ledger, now = ask.worker.ledger, self.world.clock.monotonic()
-        if ledger.waits_for_key == (ask.worker.name, now):
-            self.complain(f"G6: {what}, and the API key was not tried for the refresh token")
-        if not ask.plain:
+    def _check_shared(self, request: TokenRequest, call: Call) -> None:
+        """Check that workers adopt a longer-lived token soon after a sibling committed it, if the store pushes."""
+        worker, now = request.worker, self.world.clock.monotonic()
+        ledger = worker.ledger
+        latest = ledger.latest
+        if latest is None or latest is call or not worker.store_pushes() or ledger.store_is_faulty:
+            return
+        if any(other.worker == worker.name for other in ledger.in_flight):
+            return
+        late = now - max(ledger.latest_at, worker.opened_at) - self.world.allowed_delay_since(ledger.latest_at)
+        if late > AT_ONCE and end_of_token(latest) > end_of_token(call) + EPSILON:
+            newer = f"the token of call {latest.number}, committed {now - ledger.latest_at:.3f} s ago"
+            self.violation(f"G12: {request} got the token of call {call.number}, not {newer}")
+
+    def _check_error(self, request: TokenRequest, error: BaseException, *, waited: bool) -> None:
+        worker, ledger, what = request.worker, request.worker.ledger, f"{request} got {type(error).__name__}"
+        for wrong in self._faults_of(error, request):
+            self.violation(f"{what}, {wrong}")
+        if isinstance(error, ManagerClosedError):
+            late = self.world.loop.time() - worker.closing_at - self.world.allowed_delay(request.started_at_loop)
+            if not worker.closing:
+                self.violation(f"G11: {what}, and nobody closes the manager")
+            elif late > AT_ONCE and waited:
+                self.violation(f"G11: {what}, long after close was called")
+            return
+        current = worker.current_token()
+        if current is not None and self._suits(request, current, error):
+            self.violation(f"G4: {what} although {current} is usable for it")
+        if not ledger.store_is_faulty and isinstance(error, AuthError):
+            self._check_error_is_necessary(request, what)
+
+    def _faults_of(self, error: BaseException, request: TokenRequest) -> Iterator[str]:
+        """Yield what is wrong with an error that a caller got."""
+        if not isinstance(error, AuthError) and not (isinstance(error, ValueError) and request.min_ttl is not None):
+            yield "G13: which get_token does not raise"
+        if isinstance(error, TokenStoreError) or (isinstance(error, TokenRejectedError) and request.rejected is None):
+            yield "G13: which is not for this caller"
+        if error.__cause__ is not None or error.__context__ is not None:
+            yield "G1: which is chained"
+        if id(error) in self._errors:
+            yield "G1: which another caller got before"
+        self._errors[id(error)] = error
+        try:
+            self.check_no_secrets(repr(error), str(error), repr(error.__dict__))
+        except Exception:  # noqa: BLE001  whatever it is, the error is unprintable
+            yield "G13: which cannot be printed"
+        if isinstance(error, AuthError):
+            yield from _mistyped_fields(error)
+
+    def _check_error_is_necessary(self, request: TokenRequest, what: str) -> None:
+        """Check that there is no token, and that waiting is of no use."""
+        ledger, now = request.worker.ledger, self.world.clock.monotonic()
+        if ledger.api_key_is_next == (request.worker.name, now):
+            self.violation(f"G6: {what}, and the API key was not tried after the refresh token")
+        if not request.accepts_any_token:
             return
         latest = ledger.latest
         if latest is not None and ledger.latest_at < now - 0.5:
-            leeway = most_leeway(ask.worker.policy, believed(latest))
-            if now < end_of(latest) - leeway and ask.worker.remaining() < end_of(latest) - now:
-                self.complain(f"G12: {what}, and the account has the token of call {latest.number}")
-        if not ledger.in_flight and not ledger.hopeless(now):
-            self.complain(f"G7: {what} before the deadline of the outage")
+            leeway = max_leeway(request.worker.policy, believed_lifetime(latest))
+            left = end_of_token(latest) - now
+            if left > leeway and request.worker.remaining() < left - 1e-5:
+                self.violation(f"G12: {what}, and the account has the token of call {latest.number}")
+        if not ledger.in_flight and not ledger.waiting_is_useless(now):
+            self.violation(f"G7: {what} before the deadline of the outage")
 
-    def _suits(self, ask: Ask, token: Token, error: BaseException) -> bool:
-        if str(token.access_token) == ask.rejected_access:
+    def _suits(self, request: TokenRequest, token: Token, error: BaseException) -> bool:
+        if access(token) == request.rejected_access:
             return False
-        if ask.min_ttl is None:
+        if request.min_ttl is None:
             return True
-        call = self._by_access[str(token.access_token)]
+        call = self._by_access[access(token)]
         if isinstance(error, ValueError):
             assert call.ended is not None
-            brought = end_of(call) - call.ended - 0.01 - self.world.slack(call.started)
-            return ask.min_ttl <= min(0.9 * believed(call), brought) and not ask.worker.ledger.relaxed
-        return end_of(call) - self.world.clock.monotonic() >= ask.min_ttl
+            on_arrival = end_of_token(call) - call.ended - 0.01 - self.world.allowed_delay_since(call.started)
+            longest = min(0.9 * believed_lifetime(call), on_arrival)
+            return request.min_ttl <= longest and not request.worker.ledger.store_is_faulty
+        return end_of_token(call) - self.world.clock.monotonic() >= request.min_ttl
 
-    def cancelled(self, worker: "Worker", caller: "asyncio.Task[None]", asked_at: tuple[float, float]) -> None:
-        """Judge how a caller ended that was cancelled; `asked_at` by the loop's time and by the clock."""
+    def on_cancelled(self, worker: "Worker", caller: "asyncio.Task[None]", cancelled_at: float) -> None:
+        """Check how a caller ended that was cancelled; `cancelled_at` is the loop's time."""
         if not caller.cancelled():
-            self.complain(f"G5: a caller of {worker.name} was cancelled and went on")
-        if self.world.loop.time() - asked_at[0] > 0.5 + self.world.slack(asked_at[1]):
-            self.complain(f"G5: a caller of {worker.name} was cancelled and lingered")
+            self.violation(f"G5: a caller of {worker.name} was cancelled and went on")
+        if self.world.loop.time() - cancelled_at > AT_ONCE + self.world.allowed_delay(cancelled_at):
+            self.violation(f"G5: a caller of {worker.name} was cancelled and did not end at once")
 
-    def shown(self, *texts: str) -> None:
-        """Judge texts that people see."""
+    # The end.
+
+    def on_closed(self, worker: "Worker", called_at: float, *, cancelled: bool) -> None:
+        """Check a `close` that has ended; `cancelled` if it, or another close of this manager, was cancelled."""
+        self.world.log(worker.name, "close was cancelled" if cancelled else "closed")
+        waited = self.world.loop.time() - called_at
+        time_limit = worker.policy.close_timeout + (1.5 if worker.ledger.store_is_faulty else 0.5)
+        if waited > time_limit + self.world.allowed_delay(called_at):
+            self.violation(f"G11: the close of {worker.name} took {waited:.3f} s")
+        in_flight = [call for call in worker.ledger.in_flight if call.worker == worker.name]
+        if in_flight and not cancelled:
+            self.violation(f"G11: {worker.name} is closed, and call {in_flight[0].number} goes on")
+        if worker.phase() != "closed":
+            self.violation(f"G11: {worker.name} is closed, and its phase is {worker.phase()}")
+
+    def check_leftovers(self) -> None:
+        """Check that nothing is left when every manager is closed and every caller has ended."""
+        loop = self.world.loop
+        tasks = [*asyncio.all_tasks(loop) - {asyncio.current_task(loop)}]
+        for left in (*tasks, *loop.pending_timers(), *loop.pending_futures()):
+            self.violation(f"G11: left behind: {left!r}")
+        for call in self.world.service.calls:
+            if call.ended is None:
+                self.violation(f"G11: call {call.number} never ended")
+
+    def check_no_secrets(self, *texts: str) -> None:
+        """Check texts that people see."""
         for text in texts:
             if SECRET in text:
-                self.complain(f"G9: a secret is shown: {text}")
+                self.violation(f"G9: a secret is shown: {text}")
+
+
+def _mistyped_fields(error: AuthError) -> Iterator[str]:
+    """Yield the fields of an error whose type or value is not the documented one."""
+    wait = getattr(error, "retry_after", None)
+    if not (wait is None or (isinstance(wait, int | float) and not isinstance(wait, bool) and wait >= 0)):
+        yield f"G13: whose retry_after is {wait!r}"
+    if isinstance(error, AuthResponseError):
+        for name, types in (("status", int), ("type", str), ("title", str), ("name", str)):
+            value = getattr(error, name, None)
+            if value is not None and not isinstance(value, types):
+                yield f"G13: whose {name} is {value!r}"

@@ -1,7 +1,8 @@
-"""What follows for an account from the calls that the service has seen: what may be sent next, and when.
+"""What the calls to the endpoints so far imply for the next call of an account: what may be sent, and when.
 
-It is a second telling of the design, by the calls alone: it knows neither the record nor the manager's state.
-Moments are those of the machine's monotonic clock.
+This is a second implementation of the design, from the calls alone: it knows neither the record nor the manager's
+state.
+Times are on the machine's monotonic clock.
 """
 
 from collections.abc import Callable
@@ -10,13 +11,80 @@ from typing import Protocol
 from attrs import define, field
 
 from apivideo_auth import RefreshPolicy, events
-from tests.simulation.calls import Call
-from tests.simulation.lives import believed, end_of, least_leeway, most_leeway
-from tests.simulation.refusals import JUST, Refusals
+from tests.simulation.service import Call
+
+EPSILON = 1e-6
+DAY = 86_400.0
 
 
-class Wanting(Protocol):
-    """What a ledger reads of a caller's question."""
+def believed_lifetime(call: Call) -> float:
+    """Return the lifetime of the token of a call, at most a day."""
+    assert call.grant is not None
+    return float(min(call.grant.lifetime, DAY))
+
+
+def end_of_token(call: Call) -> float:
+    """Return when the token of a call ends: its life counts from when the request was sent."""
+    return call.started + believed_lifetime(call)
+
+
+def min_leeway(policy: RefreshPolicy, lifetime: float) -> float:
+    """Return the shortest leeway of tokens of this lifetime; the leeway depends on the jitter."""
+    leeway = min(30.0, 0.05 * lifetime) if policy.leeway is None else policy.leeway
+    return min(leeway, lifetime * (1 - policy.refresh_at) / 2)
+
+
+def max_leeway(policy: RefreshPolicy, lifetime: float) -> float:
+    """Return the longest leeway of tokens of this lifetime."""
+    leeway = min(30.0, 0.05 * lifetime) if policy.leeway is None else policy.leeway
+    return min(leeway, lifetime * (1 - policy.refresh_at + 0.05) / 2)
+
+
+@define(eq=False)
+class RejectionThrottle:
+    """When 401s may cause renewals: 1, 2, 4 … 60 seconds apart, until tokens have lived for 60 s without a 401."""
+
+    first_at: float | None = None
+    unrejected_since: float = float("inf")
+    _last_call: float = float("-inf")
+    _interval: float = 0.0
+
+    def on_rejection(self, now: float) -> None:
+        """Note that the account's token was rejected."""
+        if self.first_at is None:
+            self.first_at = now
+
+    def on_new_token(self, now: float, *, first: bool) -> None:
+        """Note that the account has a new token, perhaps its first."""
+        if self.first_at is not None or first:
+            self.unrejected_since = now
+        self.first_at = None
+
+    def is_reset(self, now: float) -> bool:
+        """Return whether tokens had lived long without a 401 before the latest one was rejected."""
+        first = now if self.first_at is None else self.first_at
+        return first - self.unrejected_since >= 60.0
+
+    def on_call_with_another_reason(self, now: float) -> None:
+        """Note a call that has another reason and may be made because of the 401 all the same."""
+        if self.is_reset(now):
+            self._interval = min(self._interval, 1.0)
+
+    def on_call(self, now: float) -> str | None:
+        """Note a call because of a 401; return what is wrong with it."""
+        wrong = None
+        if self.is_reset(now):
+            self._interval = 1.0
+        else:
+            if now < self._last_call + self._interval - EPSILON:
+                wrong = f"comes {now - self._last_call:.3f} s after the last one, not {self._interval:g}"
+            self._interval = min(60.0, max(1.0, 2 * self._interval))
+        self._last_call = now
+        return wrong
+
+
+class PendingRequest(Protocol):
+    """What a ledger reads of a caller's request for a token."""
 
     rejected_access: str | None
     min_ttl: float | None
@@ -24,23 +92,23 @@ class Wanting(Protocol):
     ended: float | None
 
 
-class Asker(Protocol):
+class CallingWorker(Protocol):
     """What a ledger reads of a worker."""
 
     name: str
-    wants: list[Wanting]
-    last_wanted_at: float
+    requests: list[PendingRequest]
+    last_request_at: float
 
     def phase(self) -> str:
-        """Return the phase that the manager's status tells."""
+        """Return the phase in the manager's status."""
         ...
 
     def stalled_at(self) -> float:
-        """Return when the machine slept last, or the loop was blocked."""
+        """Return when the machine last slept, or the loop was last blocked."""
         ...
 
     def remaining(self) -> float:
-        """Return how long the manager's own token lives by its status; minus infinity if it has none."""
+        """Return the remaining life of the manager's own token; minus infinity if it has none."""
         ...
 
 
@@ -48,14 +116,14 @@ class Asker(Protocol):
 class Ledger:
     """The calls of one account, which one record governs.
 
-    `relaxed`: the store loses what it confirmed, so that nothing follows for the next call.
+    `store_is_faulty`: the store loses what it confirmed, so that little follows for the next call.
     """
 
     account: str
     policy: RefreshPolicy
-    complain: Callable[[str], None]
+    violation: Callable[[str], None]
     shared: bool
-    relaxed: bool = False
+    store_is_faulty: bool = False
     in_flight: list[Call] = field(factory=list)
     latest: Call | None = None
     latest_at: float = float("-inf")
@@ -63,100 +131,102 @@ class Ledger:
     refresh: str | None = None
     failures: int = 0
     failing_since: float = 0.0
-    pause_until: float = float("-inf")
-    waits_for_key: tuple[str, float] | None = None
-    refused_for: str | None = None
-    refusals: Refusals = field(factory=Refusals)
+    backoff_until: float = float("-inf")
+    api_key_is_next: tuple[str, float] | None = None
+    key_rejected_for: str | None = None
+    throttle: RejectionThrottle = field(factory=RejectionThrottle)
     _superseded: set[int] = field(factory=set)
     _last_ended: dict[str, Call] = field(factory=dict)
-    _unexplained: Call | None = None
-    _before: tuple[int, float, Call | None, float] = (0, 0.0, None, 0.0)
+    _unreported: Call | None = None
+    _before_latest: tuple[int, float, Call | None, float] = (0, 0.0, None, 0.0)
 
-    def started(self, call: Call, worker: Asker) -> None:
-        """Judge a call that begins."""
+    def on_start(self, call: Call, worker: CallingWorker) -> None:
+        """Check a call that begins."""
         now = call.started
         for other in self.in_flight:
             self._superseded.add(other.number)
-            if now - other.started < self.policy.lease - JUST and (not self.relaxed or other.worker == call.worker):
-                self.complain(f"G1: call {call.number} begins while call {other.number} is in flight")
+            leased = now - other.started < self.policy.lease - EPSILON
+            if leased and (not self.store_is_faulty or other.worker == call.worker):
+                self.violation(f"G1: call {call.number} begins while call {other.number} is in flight")
         self.in_flight.append(call)
-        if self.relaxed:
+        if self.store_is_faulty:
             return
-        if self._unexplained is not None:
-            self.complain(f"events: call {self._unexplained.number} failed, and no RenewalFailed told it")
-            self._unexplained = None
-        if now < self.pause_until - JUST:
-            self.complain(f"G7: call {call.number} begins {self.pause_until - now:.3f} s before the pause is over")
-        self._judge_refresh(call, worker)
-        self._judge_reason(call, worker)
-        self._judge_time(call, worker)
-        self.refresh = self.waits_for_key = None
+        if self._unreported is not None:
+            self.violation(f"events: call {self._unreported.number} failed without a RenewalFailed event")
+            self._unreported = None
+        if now < self.backoff_until - EPSILON:
+            early = self.backoff_until - now
+            self.violation(f"G7: call {call.number} begins {early:.3f} s before the backoff is over")
+        self._check_refresh_token(call, worker)
+        self._check_cause(call, worker)
+        self._check_time(call, worker)
+        self.refresh = self.api_key_is_next = None
 
-    def _judge_refresh(self, call: Call, worker: Asker) -> None:
+    def _check_refresh_token(self, call: Call, worker: CallingWorker) -> None:
         if call.refresh == self.refresh:
             return
         if call.refresh is None:
-            if self.latest is not None and worker.remaining() > end_of(self.latest) - call.started:
-                return  # it takes its own token for the newer one
-            self.complain(f"G1: call {call.number} sends the API key although {self.refresh} is unused")
+            if self.latest is not None and worker.remaining() > end_of_token(self.latest) - call.started + 1e-5:
+                return  # the worker takes its own token for the newer one
+            self.violation(f"G1: call {call.number} sends the API key although {self.refresh} is unused")
         elif self.refresh is None:
-            self.complain(f"G6: call {call.number} sends {call.refresh}, which is used up or of unknown fate")
+            self.violation(f"G6: call {call.number} sends {call.refresh}, which is used up or of unknown outcome")
         else:
-            self.complain(f"G6: call {call.number} sends {call.refresh} instead of {self.refresh}")
+            self.violation(f"G6: call {call.number} sends {call.refresh} instead of {self.refresh}")
 
-    def _judge_reason(self, call: Call, worker: Asker) -> None:
-        """A call has a caller behind it, unless a token is usable and the key was not refused."""
-        reach = self.policy.lease * (8 if self.shared else 2) + 60
-        wanted_at = call.started if any(ask.ended is None for ask in worker.wants) else worker.last_wanted_at
-        # A renewal may have begun while the token was usable, and lasted over a sleep or a refused refresh token.
-        going_on = call.started - self.last_end < JUST or call.started - worker.stalled_at() < reach
-        if worker.phase() in {"empty", "expired"} and wanted_at < call.started - reach and not going_on:
-            self.complain(f"G7: call {call.number} begins although no token is usable and nobody asks")
-        if self.refused_for == worker.name and wanted_at < self.pause_until - JUST:
-            self.complain(f"G7: call {call.number} tries a refused API key again although nobody asks")
+    def _check_cause(self, call: Call, worker: CallingWorker) -> None:
+        """Check that a caller waits for the call, unless a token is usable and the key was not rejected."""
+        recently = self.policy.lease * (8 if self.shared else 2) + 60
+        is_waiting = any(request.ended is None for request in worker.requests)
+        requested_at = call.started if is_waiting else worker.last_request_at
+        # A renewal may have begun while the token was usable, and lasted over a sleep or a rejected refresh token.
+        continues = call.started - self.last_end < EPSILON or call.started - worker.stalled_at() < recently
+        if worker.phase() in {"empty", "expired"} and requested_at < call.started - recently and not continues:
+            self.violation(f"G7: call {call.number} begins although no token is usable and no caller waits")
+        if self.key_rejected_for == worker.name and requested_at < self.backoff_until - EPSILON:
+            self.violation(f"G7: call {call.number} tries a rejected API key again although no caller waits")
 
-    def _judge_time(self, call: Call, worker: Asker) -> None:
-        """A call while the account's token is fresh has a reason, and 401s are one only now and then."""
+    def _check_time(self, call: Call, worker: CallingWorker) -> None:
+        """Check that a call while the account's token is fresh has a reason, and that the throttle permits it."""
         now, latest = call.started, self.latest
         before = self._last_ended.get(call.worker)
-        if before is not None and before.ended == now and before.endpoint == "refresh" and before.outcome == "refused":
-            return  # the same renewal goes on with the API key
+        if before is not None and before.ended == now and before.endpoint == "refresh" and before.outcome == "rejected":
+            return  # the same renewal continues with the API key
         if latest is None:
             return
         assert latest.grant is not None
-        if any(ask.rejected_access == latest.grant.access for ask in worker.wants):
-            self.refusals.maybe_called(now)
+        if any(request.rejected_access == latest.grant.access for request in worker.requests):
+            self.throttle.on_call_with_another_reason(now)
         if now >= self._stale_from(latest):
             return
-        remaining = end_of(latest) - now
-        own = worker.remaining()
-        if own >= remaining + 1e-3:
-            return  # its own token is said to live longer, so that this one is none to adopt
-        since = [ask for ask in worker.wants if ask.ended is None or ask.ended >= self.latest_at]
-        if any(ask.min_ttl is not None and ask.min_ttl > remaining - JUST for ask in since):
+        remaining = end_of_token(latest) - now
+        if worker.remaining() >= remaining + 1e-3:
+            return  # its own token lives longer, so it does not adopt the account's
+        since = [request for request in worker.requests if request.ended is None or request.ended >= self.latest_at]
+        if any(request.min_ttl is not None and request.min_ttl > remaining - EPSILON for request in since):
             return
-        if not any(ask.rejected_access == latest.grant.access for ask in since):
-            self.complain(f"G7: call {call.number} begins although the token of call {latest.number} is fresh")
+        if not any(request.rejected_access == latest.grant.access for request in since):
+            self.violation(f"G7: call {call.number} begins although the token of call {latest.number} is fresh")
             return
-        if now < self.latest_at + 1.0 - JUST:
-            self.complain(f"G7: call {call.number} is made for a 401 on a token younger than a second")
-        if (wrong := self.refusals.called(now)) is not None:
-            self.complain(f"G7: call {call.number} for a 401 {wrong}")
+        if now < self.latest_at + 1.0 - EPSILON:
+            self.violation(f"G7: call {call.number} is caused by a 401 on a token younger than a second")
+        if (wrong := self.throttle.on_call(now)) is not None:
+            self.violation(f"G7: call {call.number}, caused by a 401, {wrong}")
 
-    def refused(self, access: str, now: float) -> None:
-        """Note a refused token; the record hears of it unless there is a pause, a call, or another reason for one."""
+    def on_rejection(self, access: str, now: float) -> None:
+        """Note a rejected token. The record notes it unless it is backing off, or a renewal has another reason."""
         latest = self.latest
         if latest is None or latest.grant is None or latest.grant.access != access:
             return
-        if not self.in_flight and self.pause_until <= now < self._stale_from(latest):
-            self.refusals.refused(now)
+        if not self.in_flight and self.backoff_until <= now < self._stale_from(latest):
+            self.throttle.on_rejection(now)
 
     def _stale_from(self, call: Call) -> float:
-        """Return the earliest moment at which the token of a call may be stale."""
-        return call.started + believed(call) * (self.policy.refresh_at - 0.05) - JUST
+        """Return the earliest time from which the token of a call may be stale."""
+        return call.started + believed_lifetime(call) * (self.policy.refresh_at - 0.05) - EPSILON
 
-    def ended(self, call: Call) -> None:
-        """Note what a call brought."""
+    def on_end(self, call: Call) -> None:
+        """Note the outcome of a call."""
         self.in_flight.remove(call)
         assert call.ended is not None
         self.last_end = call.ended
@@ -165,68 +235,68 @@ class Ledger:
             return
         if call.grant is not None:
             self.refresh = call.grant.refresh
-            if end_of(call) - call.ended > least_leeway(self.policy, believed(call)):
-                self._taken(call)
+            if end_of_token(call) - call.ended > min_leeway(self.policy, believed_lifetime(call)):
+                self._set_latest(call)
             else:
-                self._failed(call)
-        elif call.outcome == "refused" and call.endpoint == "refresh":
+                self._set_failed(call)
+        elif call.outcome == "rejected" and call.endpoint == "refresh":
             self.refresh = None
-            self.waits_for_key = call.worker, call.ended
+            self.api_key_is_next = call.worker, call.ended
         elif call.outcome != "cancelled":
-            self.refresh = call.refresh if call.outcome in {"unsent", "limited"} else None
-            self._failed(call)
+            self.refresh = call.refresh if call.outcome in {"not sent", "rate limited"} else None
+            self._set_failed(call)
 
-    def _taken(self, call: Call) -> None:
+    def _set_latest(self, call: Call) -> None:
         assert call.ended is not None
-        self._before = self.failures, self.failing_since, self.latest, self.latest_at
-        self.refusals.replaced(call.ended, first=self.latest is None)
+        self._before_latest = self.failures, self.failing_since, self.latest, self.latest_at
+        self.throttle.on_new_token(call.ended, first=self.latest is None)
         self.latest, self.latest_at = call, call.ended
-        self.failures, self.pause_until, self.refused_for = 0, float("-inf"), None
+        self.failures, self.backoff_until, self.key_rejected_for = 0, float("-inf"), None
 
-    def _taken_back(self, call: Call) -> None:
-        """Undo `_taken`: the token came so late that its leeway, which is drawn, had begun."""
+    def _undo_latest(self, call: Call) -> None:
+        """Undo `_set_latest`: the token arrived within its leeway, which depends on the jitter."""
         assert call.ended is not None
-        if end_of(call) - call.ended > most_leeway(self.policy, believed(call)):
-            self.complain(f"G13: the token of call {call.number} counts as late, and it was not")
-        self.failures, self.failing_since, self.latest, self.latest_at = self._before
+        if end_of_token(call) - call.ended > max_leeway(self.policy, believed_lifetime(call)):
+            self.violation(f"G13: the token of call {call.number} counts as late, and it was not")
+        self.failures, self.failing_since, self.latest, self.latest_at = self._before_latest
 
-    def _failed(self, call: Call) -> None:
+    def _set_failed(self, call: Call) -> None:
         assert call.ended is not None
         self.failures += 1
         if self.failures == 1:
             self.failing_since = call.ended
-        self.refused_for = call.worker if call.outcome == "refused" else None
-        self.pause_until = call.ended + self._wish(call)
-        self._unexplained = call
+        self.key_rejected_for = call.worker if call.outcome == "rejected" else None
+        self.backoff_until = call.ended + self._min_backoff(call)
+        self._unreported = call
 
     @staticmethod
-    def _wish(call: Call) -> float:
-        if call.outcome == "refused":
+    def _min_backoff(call: Call) -> float:
+        if call.outcome == "rejected":
             return 60.0
         return min(call.retry_after or 0.0, 60.0)
 
-    def told(self, worker: str, event: events.RenewalFailed) -> None:
-        """Judge what a manager tells of a failure, and take over how long it pauses."""
+    def on_renewal_failed(self, worker: str, event: events.RenewalFailed) -> None:
+        """Check what a manager reports about a failure, and take over its backoff."""
         call = self._last_ended.get(worker)
-        if call is None or call.number in self._superseded or self.relaxed:
+        if call is None or call.number in self._superseded or self.store_is_faulty:
             return
         if self.latest is call:
-            self._taken_back(call)
-            self._failed(call)
+            self._undo_latest(call)
+            self._set_failed(call)
         elif call.outcome == "cancelled":  # by the manager's own timeout
-            self._failed(call)
-        self._unexplained = None
+            self._set_failed(call)
+        self._unreported = None
         assert call.ended is not None
-        wish, bound = self._wish(call), min(0.5 * 2 ** min(self.failures - 1, 10), 30.0)
+        shortest, bound = self._min_backoff(call), min(0.5 * 2 ** min(self.failures - 1, 10), 30.0)
         if event.failures != self.failures:
-            self.complain(f"G7: {event.failures} failures in a row are told, and there were {self.failures}")
-        if not wish - JUST <= event.next_try_in <= max(wish, bound) + JUST:
-            text = f"G7: the pause after call {call.number} is {event.next_try_in:.3f} s, not {wish:g} to {bound:g}"
-            self.complain(text)
-        self.pause_until = call.ended + event.next_try_in
+            self.violation(f"G7: the event reports {event.failures} failures in a row, and there were {self.failures}")
+        if not shortest - EPSILON <= event.next_try_in <= max(shortest, bound) + EPSILON:
+            backoff = f"{event.next_try_in:.3f} s, not {shortest:g} to {bound:g}"
+            self.violation(f"G7: the backoff after call {call.number} is {backoff}")
+        self.backoff_until = call.ended + event.next_try_in
 
-    def hopeless(self, now: float) -> bool:
-        """Say whether the next try lies beyond the deadline, so that callers without a token need not wait."""
-        if now >= self.pause_until or not self.failures or self.relaxed:
+    def waiting_is_useless(self, now: float) -> bool:
+        """Return whether the next try lies beyond the deadline, so that callers without a token need not wait."""
+        if now >= self.backoff_until or not self.failures or self.store_is_faulty:
             return False
-        return self.refused_for is not None or self.pause_until > self.failing_since + self.policy.deadline
+        return self.key_rejected_for is not None or self.backoff_until > self.failing_since + self.policy.deadline

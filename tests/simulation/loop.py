@@ -1,4 +1,4 @@
-"""An event loop in virtual time whose order of callbacks follows a seed, and a clock over it."""
+"""An event loop in virtual time that runs callbacks in a seeded random order, and a clock that follows it."""
 
 import asyncio
 import heapq
@@ -9,41 +9,41 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-START_OF_2026 = 1_767_225_600.0
-BUSY = 20_000
-"""So many callbacks within `BUSY_SPAN` virtual seconds are a busy loop."""
-BUSY_SPAN = 0.5
+from tests.support.doubles import LoopClock
+
+MAX_CALLBACKS = 20_000
+"""More callbacks within `BUSY_WINDOW` virtual seconds are reported as a busy loop."""
+BUSY_WINDOW = 0.5
 
 
 class BusyLoopError(BaseException):
-    """Callbacks follow each other and time does not advance. No `Exception`, so that nothing swallows it."""
+    """Callbacks run and time does not advance. A `BaseException`, so that the code under test does not swallow it."""
 
 
 class DeadlockError(BaseException):
-    """Nothing is ready and no timer is set, although something is still waited for."""
+    """Nothing is ready and no timer is set, although a task is still waiting."""
 
 
 @frozen(kw_only=True)
-class Manners:
+class LoopBehavior:
     """How the loop behaves.
 
-    - `order` of callbacks that are ready together: as they came, shuffled, or shuffled and some of them a round later.
-      The callbacks of one future keep their order, which asyncio promises.
-    - `late`: the probability that a timer is late, by up to `latest` seconds.
-    - `tick`: the most that one callback takes, in seconds.
+    - `order` of callbacks that are ready together: first in, first out; shuffled; or shuffled, with some of them
+      deferred to the next iteration. The callbacks of one future keep their order, which asyncio promises.
+    - `late`: the probability that a timer is late, by up to `max_delay` seconds.
+    - `callback_time`: the longest time that one callback takes, in seconds.
+    - `eager_tasks`: new tasks run at once until they first wait, on Python 3.12 and later.
     """
 
-    order: Literal["as they came", "shuffled", "deferred"] = "as they came"
+    order: Literal["fifo", "shuffled", "deferred"] = "fifo"
     late: float = 0.0
-    latest: float = 0.0
-    tick: float = 0.0
+    max_delay: float = 0.0
+    callback_time: float = 0.0
+    eager_tasks: bool = False
 
 
-CALM = Manners()
-
-
-class NumberedFuture(asyncio.Future[Any]):
-    """A future whose hash is its number, so that a set of them has the same order in every run."""
+class _NumberedFuture(asyncio.Future[Any]):
+    """A future whose hash is its number, so that a set of futures has the same order in every run."""
 
     number: int = 0
 
@@ -54,66 +54,69 @@ class NumberedFuture(asyncio.Future[Any]):
 class VirtualLoop(asyncio.BaseEventLoop):
     """An event loop without I/O. Time jumps to the next timer when nothing is ready."""
 
-    def __init__(self, rng: random.Random, manners: Manners = CALM) -> None:
+    def __init__(self, rng: random.Random, behavior: LoopBehavior | None = None) -> None:
         super().__init__()
-        self.manners = manners
-        self.steps = 0
+        self.behavior = LoopBehavior() if behavior is None else behavior
+        self.callbacks_run = 0
         self._rng = rng
         self._now = 1000.0
-        self._busy_since = self._now
-        self._busy_steps = 0
-        self._numbers = 0
+        self._window_start = self._now
+        self._callbacks_in_window = 0
+        self._future_count = 0
         self._futures: weakref.WeakSet[asyncio.Future[Any]] = weakref.WeakSet()
+        eager_task_factory = getattr(asyncio, "eager_task_factory", None)
+        if self.behavior.eager_tasks and eager_task_factory is not None:
+            self.set_task_factory(eager_task_factory)
 
     def time(self) -> float:
         """Return the virtual time."""
         return self._now
 
     def block(self, seconds: float) -> None:
-        """Let time pass inside of a callback, as if it had computed for so long."""
+        """Let time pass inside a callback, as if the callback had computed for so long."""
         self._now += seconds
 
     def create_future(self) -> asyncio.Future[Any]:
-        """Return a future that is known to `pending_futures`."""
-        future = NumberedFuture(loop=self)
-        self._numbers += 1
-        future.number = self._numbers
+        """Return a future that `pending_futures` finds."""
+        future = _NumberedFuture(loop=self)
+        self._future_count += 1
+        future.number = self._future_count
         self._futures.add(future)
         return future
 
     def call_at(
         self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
-        """Set a timer, which may come late."""
-        manners = self.manners
-        if manners.late and self._rng.random() < manners.late:
-            when += self._rng.random() * manners.latest
+        """Set a timer, which may be late."""
+        behavior = self.behavior
+        if behavior.late and self._rng.random() < behavior.late:
+            when += self._rng.random() * behavior.max_delay
         return super().call_at(when, callback, *args, context=context)
 
     def pending_futures(self) -> list[asyncio.Future[Any]]:
-        """Return the futures that somebody still holds and that are not done."""
+        """Return the futures that still exist and are not done."""
         return [future for future in self._futures if not future.done()]
 
     def pending_timers(self) -> list[asyncio.TimerHandle]:
-        """Return the timers that are set."""
+        """Return the timers that are set and not cancelled."""
         return [handle for handle in self._scheduled if not handle.cancelled()]
 
     def _run_once(self) -> None:
-        self._take_due_timers()
+        self._move_due_timers()
         if not self._ready and not self._stopping:
             if not self._scheduled:
                 raise DeadlockError("nothing is ready and no timer is set")
             self._now = max(self._now, self._scheduled[0].when())
-            self._take_due_timers()
+            self._move_due_timers()
         for handle in self._next_batch():
             if handle.cancelled():
                 continue
-            self._look_out()
+            self._check_busy()
             handle._run()
-            if self.manners.tick:
-                self._now += self._rng.random() * self.manners.tick
+            if self.behavior.callback_time:
+                self._now += self._rng.random() * self.behavior.callback_time
 
-    def _take_due_timers(self) -> None:
+    def _move_due_timers(self) -> None:
         scheduled = self._scheduled
         while scheduled and (scheduled[0].cancelled() or scheduled[0].when() <= self._now):
             handle = heapq.heappop(scheduled)
@@ -126,17 +129,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _next_batch(self) -> list[asyncio.Handle]:
         batch = [*self._ready]
         self._ready.clear()
-        if len(batch) < 2 or self.manners.order == "as they came":
+        if len(batch) < 2 or self.behavior.order == "fifo":
             return batch
         batch = self._shuffled(batch)
-        if self.manners.order == "deferred" and self._rng.random() < 0.5:
+        if self.behavior.order == "deferred" and self._rng.random() < 0.5:
             cut = self._rng.randint(1, len(batch))
             self._ready.extend(batch[cut:])
             batch = batch[:cut]
         return batch
 
     def _shuffled(self, batch: list[asyncio.Handle]) -> list[asyncio.Handle]:
-        """Return the handles in another order, but those of one future in their own."""
+        """Return the handles in random order; the handles of one future keep their order."""
         places = list(range(len(batch)))
         self._rng.shuffle(places)
         of_future: dict[int, list[int]] = {}
@@ -152,44 +155,35 @@ class VirtualLoop(asyncio.BaseEventLoop):
             shuffled.append(batch[place if group is None else next(group)])
         return shuffled
 
-    def _look_out(self) -> None:
-        self.steps += 1
-        if self._now - self._busy_since > BUSY_SPAN:
-            self._busy_since, self._busy_steps = self._now, 0
-        self._busy_steps += 1
-        if self._busy_steps > BUSY:
-            raise BusyLoopError(f"{BUSY} callbacks within {BUSY_SPAN} seconds, at {self._now:.3f}")
+    def _check_busy(self) -> None:
+        self.callbacks_run += 1
+        if self._now - self._window_start > BUSY_WINDOW:
+            self._window_start, self._callbacks_in_window = self._now, 0
+        self._callbacks_in_window += 1
+        if self._callbacks_in_window > MAX_CALLBACKS:
+            raise BusyLoopError(f"{MAX_CALLBACKS} callbacks within {BUSY_WINDOW} seconds, at {self._now:.3f}")
 
 
-class SimulatedClock:
-    """The clock of a machine that runs the loop. Its wall clock is set, and the machine sleeps."""
+class SimulatedClock(LoopClock):
+    """The clock of the machine that runs the loop. The machine sleeps, and its wall clock is set."""
 
     def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
-        self._step = -1
-        self._reads = 0
-        self._asleep = 0.0
-        self._wall = 0.0
+        super().__init__(loop)
+        self._virtual_loop = loop
+        self._callback = -1
+        self._reads_in_callback = 0
         self.last_sleep_at = self.last_block_at = float("-inf")
 
     def monotonic(self) -> float:
-        """Return the loop's time and that of all sleep; raise `BusyLoopError` if one callback asks for ever."""
-        if self._step != self._loop.steps:
-            self._step, self._reads = self._loop.steps, 0
-        self._reads += 1
-        if self._reads > BUSY:
-            raise BusyLoopError(f"one callback reads the clock {BUSY} times, at {self._loop.time():.3f}")
-        return self._loop.time() + self._asleep
-
-    def utc(self) -> float:
-        """Return the wall clock's time."""
-        return START_OF_2026 + self.monotonic() + self._wall
+        """Return the loop's time plus all sleep; raise `BusyLoopError` if one callback reads the clock for ever."""
+        if self._callback != self._virtual_loop.callbacks_run:
+            self._callback, self._reads_in_callback = self._virtual_loop.callbacks_run, 0
+        self._reads_in_callback += 1
+        if self._reads_in_callback > MAX_CALLBACKS:
+            raise BusyLoopError(f"one callback reads the clock {MAX_CALLBACKS} times, at {self._loop.time():.3f}")
+        return super().monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Leap ahead of the loop's time, as a machine that has slept."""
-        self._asleep += seconds
+        """Advance the clock and not the loop's time, as when the machine has slept."""
+        self.asleep += seconds
         self.last_sleep_at = self.monotonic()
-
-    def set_wall(self, seconds: float) -> None:
-        """Set the wall clock forth, or back."""
-        self._wall += seconds

@@ -20,7 +20,7 @@ SEEDS = 3000
 
 
 class NoMatchError(Exception):
-    """The code that a mutation changes is not there, or more than once."""
+    """The code that a mutation changes is missing, or exists more than once."""
 
 
 @frozen
@@ -109,8 +109,8 @@ MUTATIONS = {
     "raise-one-exception": Mutation(
         "G1",
         "_state.py",
-        "return self.failure.error(retry_after=max(0.0, self.until - now))",
-        'return globals().setdefault("_only", self.failure.error(retry_after=max(0.0, self.until - now)))',
+        "return error_from(self.failure, retry_after=max(0.0, self.until - now))",
+        'return globals().setdefault("_only", error_from(self.failure, retry_after=max(0.0, self.until - now)))',
     ),
     "call-without-a-pause": Mutation(
         "G7", "_renewal.py", "pause = backoff_after(failure, failures=failures, draw=account.draw())", "pause = 0.0"
@@ -129,6 +129,13 @@ MUTATIONS = {
         "self._state.close() self._arm() self._wake()",
         "self._state.close()\n        self._arm()",
     ),
+    "close-without-cancelling-the-timer": Mutation(
+        "G11",
+        "_refresher.py",
+        "self._state.close() self._arm() self._wake()",
+        "self._state.close()\n        self._wake()",
+    ),
+    "never-push-a-commit": Mutation("G12", "stores/_memory.py", "slot.tell()", "pass"),
     "close-without-cancelling": Mutation(
         "G11", "_refresher.py", "task.cancel() await asyncio.wait({task})", "await asyncio.wait({task})"
     ),
@@ -178,7 +185,8 @@ def catch(mutation: Mutation, *, seeds: int, jobs: int) -> str | None:
     """Run seeds against the mutated package; return what the first one that fails says."""
     with tempfile.TemporaryDirectory() as place:
         shutil.copytree(ROOT / "apivideo_auth", Path(place, "apivideo_auth"))
-        shutil.copytree(Path(__file__).parent, Path(place, "tests", "simulation"))
+        for package in ("simulation", "support"):
+            shutil.copytree(ROOT / "tests" / package, Path(place, "tests", package))
         target = Path(place, "apivideo_auth", mutation.file)
         target.write_text(mutation.apply(target.read_text()))
         command = [sys.executable, "-m", "tests.simulation", "--seeds", str(seeds), "--jobs", str(jobs)]

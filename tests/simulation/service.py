@@ -1,9 +1,13 @@
-"""The two endpoints and the resources of api.video, simulated behind the protocol of `AuthenticationApi`."""
+"""api.video's endpoints and resources, simulated with random faults, behind the protocol of `AuthenticationApi`.
+
+`tests.support.doubles.Service` does what a test scripts; this one does what random numbers say, and knows which worker
+calls it.
+"""
 
 import asyncio
 import random
 from collections.abc import Callable
-from typing import NoReturn, cast
+from typing import Any, Literal, NoReturn, TypeAlias, cast
 
 from attrs import define, evolve, field, frozen
 
@@ -11,91 +15,202 @@ from apivideo_auth import (
     AccessToken,
     AuthConnectionError,
     AuthenticatePayload,
+    AuthError,
     AuthResponseError,
     CredentialsRejectedError,
     InvalidResponseError,
     RateLimitedError,
     RefreshTokenPayload,
 )
-from tests.simulation.calls import API_KEY, KEY_REFUSED, SECRET, Call, Grant, Modes, Outcome, Spell
 from tests.simulation.loop import SimulatedClock
 
-FOREIGN = (RuntimeError, KeyError, OSError, TimeoutError, EOFError, asyncio.CancelledError)
-"""What a stand-in may raise. `CancelledError` is what a library lets slip that cancels tasks of its own."""
+SECRET = "made-up-s3cret"
+"""Part of every API key, access token and refresh token, so that a leak of any of them is found."""
+
+API_KEY = f"{SECRET}-key"
+KEY_REJECTED = "the API key was rejected"
+
+Outcome: TypeAlias = Literal["granted", "not sent", "rate limited", "failed", "rejected", "unknown", "cancelled"]
+
+FAULTS = (
+    "unreachable",  # provably not sent
+    "lost before",  # the connection breaks before the work is done
+    "lost after",  # the answer is lost after the work is done: the refresh token is used up
+    "rate limited",  # 429
+    "server error",  # 5xx
+    "malformed",  # the work is done, and the answer cannot be read
+    "hang",  # no answer until the attempt's timeout
+    "hang after",  # the same after the work is done
+    "no timeout",  # no answer, and the endpoint has no timeout of its own
+    "foreign error",  # an exception that is not the package's, with a secret in its text
+    "secret in error",  # an error of the package, whose text quotes what was sent
+    "not a token",  # the work is done, and the endpoint returns None
+    "no refresh token",
+    "odd lifetime",
+    "slow call",  # so slow that other workers may have renewed meanwhile
+    "late token",  # so slow that the token is stale or expired when it arrives
+)
+
+FOREIGN_ERRORS = (RuntimeError, KeyError, OSError, TimeoutError, EOFError, asyncio.CancelledError)
+"""What another implementation of the endpoints may raise. A library that cancels tasks of its own may let
+`CancelledError` escape.
+"""
+
+
+class _UninitializedError(AuthConnectionError):
+    """A subclass that does not call the constructor of its base."""
+
+    def __init__(self) -> None:
+        pass
+
+
+class _UnprintableError(AuthConnectionError):
+    """An error whose text cannot be made."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("made-up bug in __str__")
+
+
+MISTYPED_ERRORS: tuple[Callable[[], BaseException], ...] = (
+    lambda: AuthResponseError("made-up", status=cast("Any", "five hundred"), title=cast("Any", 404)),
+    lambda: AuthResponseError("made-up", status=500, retry_after=cast("Any", "soon")),
+    lambda: AuthResponseError("made-up", status=500, retry_after=float("nan")),
+    lambda: InvalidResponseError(cast("Any", 17), status=200, type=cast("Any", ["a", "list"])),
+    lambda: AuthConnectionError("made-up", sent=cast("Any", "no"), retry_after=-5.0),
+    lambda: AuthError("made-up", retry_after=cast("Any", object())),
+    _UninitializedError,
+    lambda: _UnprintableError("made-up"),
+)
+"""Errors of the package with fields of a wrong type or value, as another implementation of the endpoints may raise."""
 
 
 @define(eq=False)
-class Service:
-    """The service: it rotates refresh tokens, revokes as its modes say, and fails as its spells say."""
+class Grant:
+    """A pair of tokens that the service issued. `revoked`: the access token was invalidated before its end."""
+
+    access: str
+    refresh: str | None
+    lifetime: int
+    issued_at: float
+    revoked: bool = False
+
+
+@define(eq=False)
+class Call:
+    """One call to an endpoint. `grant` is what the caller received."""
+
+    number: int
+    worker: str
+    endpoint: Literal["authenticate", "refresh"]
+    refresh: str | None
+    started: float
+    fault: str | None = None
+    ended: float | None = None
+    outcome: Outcome | None = None
+    grant: Grant | None = None
+    retry_after: float | None = None
+
+
+@frozen(kw_only=True)
+class ServiceSettings:
+    """What the documentation of the service leaves open, and how fast the service is.
+
+    - `refresh_revokes`: a refresh revokes the access token that was issued with the refresh token.
+    - `authenticate_invalidates`: a call with the API key invalidates earlier refresh tokens.
+    - `suspends`: while the API key is rejected, refresh tokens are rejected too.
+    - `late_by`: the part of a lifetime that the fault "late token" takes.
+    """
+
+    refresh_revokes: bool = False
+    authenticate_invalidates: bool = False
+    suspends: bool = False
+    lifetime: int = 3600
+    attempt_timeout: float = 10.0
+    latency: float = 0.2
+    late_by: float = 0.9
+
+
+@frozen
+class FaultPeriod:
+    """A time in which calls fail; `rates` are the probabilities of the faults."""
+
+    begins: float
+    ends: float
+    rates: dict[str, float]
+
+
+@define(eq=False)
+class FaultyService:
+    """The service. It rotates refresh tokens, revokes tokens as its settings say, and has faults at random."""
 
     clock: SimulatedClock
     rng: random.Random
-    modes: Modes
+    settings: ServiceSettings
     on_start: Callable[[Call], None]
     on_end: Callable[[Call], None]
-    weather: dict[str, float] = field(factory=dict)
-    spells: list[Spell] = field(factory=list)
-    key_refused: tuple[float, float] = (0.0, 0.0)
-    denied_until: float = 0.0
+    fault_rates: dict[str, float] = field(factory=dict)
+    fault_periods: list[FaultPeriod] = field(factory=list)
+    key_rejected_between: tuple[float, float] = (0.0, 0.0)
+    rejects_tokens_until: float = 0.0
     calls: list[Call] = field(factory=list)
     _grants: dict[str, Grant] = field(factory=dict)
-    _live_refresh: dict[str, Grant] = field(factory=dict)
-    _numbers: int = 0
+    _refresh_tokens: dict[str, Grant] = field(factory=dict)
+    _live_refresh_tokens: dict[str, Grant] = field(factory=dict)
+    _issued: int = 0
 
-    def endpoints(self, worker: str, account: str) -> "Endpoints":
+    def endpoints(self, worker: str) -> "Endpoints":
         """Return what a worker calls instead of an `AuthenticationApi`."""
-        return Endpoints(self, worker, account)
+        return Endpoints(self, worker)
 
     def accepts(self, access: str) -> bool:
-        """Say whether a resource takes this access token now; else it answers 401."""
+        """Return whether a resource accepts this access token now; otherwise it answers 401."""
         grant = self._grants[access]
-        return self.clock.monotonic() >= self.denied_until and self.is_valid(grant)
+        return self.clock.monotonic() >= self.rejects_tokens_until and self.is_valid(grant)
 
     def is_valid(self, grant: Grant) -> bool:
-        """Say whether the service itself counts the token as valid."""
-        return not grant.revoked and self.clock.monotonic() < grant.made_at + grant.lifetime
+        """Return whether the access token is neither revoked nor at its end."""
+        return not grant.revoked and self.clock.monotonic() < grant.issued_at + grant.lifetime
 
-    def was_revoked(self, access: str) -> bool:
-        """Say whether the token was ended before its time."""
-        return self._grants[access].revoked
+    def issued_at(self, refresh: str) -> float:
+        """Return when a refresh token was issued."""
+        return self._refresh_tokens[refresh].issued_at
 
     def revoke_all(self, *, refresh: bool) -> None:
-        """End every access token, and every refresh token too."""
+        """Revoke every access token, and every refresh token too."""
         for grant in self._grants.values():
             grant.revoked = True
         if refresh:
-            self._live_refresh.clear()
+            self._live_refresh_tokens.clear()
 
-    def heal(self) -> None:
+    def end_faults(self) -> None:
         """Have no more faults, and be fast."""
-        self.modes = evolve(self.modes, latency=min(self.modes.latency, 0.02 * self.modes.lifetime))
-        self.weather, self.key_refused, self.denied_until = {}, (0.0, 0.0), 0.0
-        self.spells.clear()
+        self.settings = evolve(self.settings, latency=min(self.settings.latency, 0.02 * self.settings.lifetime))
+        self.fault_rates, self.key_rejected_between, self.rejects_tokens_until = {}, (0.0, 0.0), 0.0
+        self.fault_periods.clear()
 
-    async def call(self, worker: str, account: str, refresh: str | None) -> AccessToken:
+    async def call(self, worker: str, refresh: str | None) -> AccessToken:
         """Answer a call, or raise."""
         call = Call(
             number=len(self.calls) + 1,
             worker=worker,
-            account=account,
             endpoint="authenticate" if refresh is None else "refresh",
             refresh=refresh,
             started=self.clock.monotonic(),
-            fault=self._fault(),
+            fault=self._random_fault(),
         )
         self.calls.append(call)
         self.on_start(call)
         try:
-            async with asyncio.timeout(None if call.fault == "stuck" else self.modes.attempt_timeout):
+            async with asyncio.timeout(None if call.fault == "no timeout" else self.settings.attempt_timeout):
                 grant = await self._answer(call)
         except TimeoutError:
             call.outcome = call.outcome or "unknown"
-            raise AuthConnectionError("the service gave no answer in time") from None
+            raise AuthConnectionError("the service did not answer in time") from None
         except asyncio.CancelledError:
             call.outcome = call.outcome or "cancelled"
             raise
         else:
-            if call.fault == "nonsense":
+            if call.fault == "not a token":
                 call.outcome = "failed"
                 return cast("AccessToken", None)
             call.outcome, call.grant = "granted", grant
@@ -104,114 +219,115 @@ class Service:
             call.ended = self.clock.monotonic()
             self.on_end(call)
 
-    def _fault(self) -> str | None:
+    def _random_fault(self) -> str | None:
         now = self.clock.monotonic()
-        weights = self.weather
-        for spell in self.spells:
-            if spell.begins <= now < spell.ends:
-                weights = spell.weights
-        draw = self.rng.random()
-        for fault, weight in weights.items():
-            draw -= weight
-            if draw < 0:
+        rates = self.fault_rates
+        for period in self.fault_periods:
+            if period.begins <= now < period.ends:
+                rates = period.rates
+        number = self.rng.random()
+        for fault, rate in rates.items():
+            number -= rate
+            if number < 0:
                 return fault
         return None
 
     async def _answer(self, call: Call) -> Grant:
-        fault, rng, modes = call.fault, self.rng, self.modes
-        latency = 0.4 * modes.attempt_timeout if fault == "dawdle" else modes.latency
-        await self._pass(rng.random() * latency)
-        self._fail_before(call)
-        if fault in {"hang", "stuck"}:
+        fault, rng, settings = call.fault, self.rng, self.settings
+        latency = 0.4 * settings.attempt_timeout if fault == "slow call" else settings.latency
+        await self._take_time(rng.random() * latency)
+        self._fail_before_the_work(call)
+        if fault in {"hang", "no timeout"}:
             await asyncio.get_running_loop().create_future()
         grant = self._work(call)
         if fault == "hang after":
             await asyncio.get_running_loop().create_future()
         if fault == "lost after":
-            self._raise(call, "unknown", AuthConnectionError("the answer was lost"))
+            self._fail(call, "unknown", AuthConnectionError("the answer was lost"))
         if fault == "malformed":
-            self._raise(call, "failed", InvalidResponseError("no JSON", status=200))
-        slow = min(grant.lifetime, modes.attempt_timeout) * modes.slowness * rng.uniform(0.99, 1.01)
-        await self._pass(slow if fault == "slow" else rng.random() * latency)
+            self._fail(call, "failed", InvalidResponseError("not JSON", status=200))
+        late = min(grant.lifetime, settings.attempt_timeout) * settings.late_by * rng.uniform(0.99, 1.01)
+        await self._take_time(late if fault == "late token" else rng.random() * latency)
         return grant
 
-    def _fail_before(self, call: Call) -> None:
-        """Raise what the fault raises before the work is done."""
+    def _fail_before_the_work(self, call: Call) -> None:
         rng = self.rng
         match call.fault:
             case "unreachable":
-                self._raise(call, "unsent", AuthConnectionError("the service cannot be reached", sent=False))
+                self._fail(call, "not sent", AuthConnectionError("the service cannot be reached", sent=False))
             case "lost before":
-                self._raise(call, "unknown", AuthConnectionError("the service broke off"))
-            case "limited":
+                self._fail(call, "unknown", AuthConnectionError("the connection broke"))
+            case "rate limited":
                 call.retry_after = rng.choice([None, 0.0, 0.4, 3.0, 25.0, 60.0, 3600.0])
-                self._raise(call, "limited", RateLimitedError("too many", status=429, retry_after=call.retry_after))
-            case "broken":
+                error = RateLimitedError("too many requests", status=429, retry_after=call.retry_after)
+                self._fail(call, "rate limited", error)
+            case "server error":
                 call.retry_after = rng.choice([None, None, 2.0, 45.0, 1e9])
-                error = AuthResponseError("a bad gateway", status=502, retry_after=call.retry_after)
-                self._raise(call, "failed", error)
-            case "foreign":
+                self._fail(call, "failed", AuthResponseError("bad gateway", status=502, retry_after=call.retry_after))
+            case "foreign error":
                 text = f"could not send {SECRET}-body with {call.refresh}"
-                self._raise(call, "foreign", rng.choice(FOREIGN)(text))
-            case "telltale":
-                text = f"{API_KEY} and {call.refresh} are not liked"
-                self._raise(call, "failed", AuthResponseError(text, status=418))
+                self._fail(call, "unknown", rng.choice(FOREIGN_ERRORS)(text))
+            case "secret in error":
+                error = AuthResponseError(f"{API_KEY} and {call.refresh} are invalid", status=418)
+                self._fail(call, "failed", error)
+            case "mistyped error":
+                self._fail(call, "unknown", rng.choice(MISTYPED_ERRORS)())
 
-    async def _pass(self, seconds: float) -> None:
-        """Take some time; none at all now and then, so that an answer is there at once."""
+    async def _take_time(self, seconds: float) -> None:
+        """Wait; sometimes not at all, so that an answer is there at once."""
         if seconds and self.rng.random() < 0.9:
             await asyncio.sleep(seconds)
 
-    def _raise(self, call: Call, outcome: Outcome, error: BaseException) -> NoReturn:
+    def _fail(self, call: Call, outcome: Outcome, error: BaseException) -> NoReturn:
         call.outcome = outcome
         raise error
 
     def _work(self, call: Call) -> Grant:
-        suspended = self.key_refused[0] <= self.clock.monotonic() < self.key_refused[1]
+        key_rejected = self.key_rejected_between[0] <= self.clock.monotonic() < self.key_rejected_between[1]
         if call.refresh is None:
-            if suspended:
-                self._raise(call, "refused", CredentialsRejectedError(KEY_REFUSED, status=400))
-            if self.modes.authenticate_invalidates:
-                self._live_refresh.clear()
+            if key_rejected:
+                self._fail(call, "rejected", CredentialsRejectedError(KEY_REJECTED, status=400))
+            if self.settings.authenticate_invalidates:
+                self._live_refresh_tokens.clear()
         else:
-            earlier = self._live_refresh.pop(call.refresh, None)
-            if earlier is None or (suspended and self.modes.suspends):
-                self._raise(call, "refused", CredentialsRejectedError("the refresh token was refused", status=401))
-            if self.modes.refresh_revokes:
+            earlier = self._live_refresh_tokens.pop(call.refresh, None)
+            if earlier is None or (key_rejected and self.settings.suspends):
+                error = CredentialsRejectedError("the refresh token was rejected", status=401)
+                self._fail(call, "rejected", error)
+            if self.settings.refresh_revokes:
                 earlier.revoked = True
-        return self._grant(call)
+        return self._issue(call)
 
-    def _grant(self, call: Call) -> Grant:
-        self._numbers += 1
-        lifetime = self.modes.lifetime
+    def _issue(self, call: Call) -> Grant:
+        self._issued += 1
+        lifetime = self.settings.lifetime
         if call.fault == "odd lifetime":
             lifetime = self.rng.choice([1, 2, 7, 40, 900, 3600, 86_400, 10**9, 10**30])
-        access, refresh = (f"{SECRET}-{kind}-{self._numbers}" for kind in ("access", "refresh"))
+        access, refresh = (f"{SECRET}-{kind}-{self._issued}" for kind in ("access", "refresh"))
         grant = Grant(
             access=access,
             refresh=None if call.fault == "no refresh token" else refresh,
             lifetime=lifetime,
-            made_at=self.clock.monotonic(),
+            issued_at=self.clock.monotonic(),
         )
         self._grants[access] = grant
         if grant.refresh is not None:
-            self._live_refresh[grant.refresh] = grant
+            self._refresh_tokens[grant.refresh] = self._live_refresh_tokens[grant.refresh] = grant
         return grant
 
 
 @frozen
 class Endpoints:
-    """What one worker calls."""
+    """The endpoints as one worker calls them."""
 
-    service: Service
+    service: FaultyService
     worker: str
-    account: str
 
     async def authenticate(self, payload: AuthenticatePayload) -> AccessToken:
         """Answer `POST /auth/api-key`."""
         assert isinstance(payload, AuthenticatePayload)
-        return await self.service.call(self.worker, self.account, None)
+        return await self.service.call(self.worker, None)
 
     async def refresh(self, payload: RefreshTokenPayload) -> AccessToken:
         """Answer `POST /auth/refresh`."""
-        return await self.service.call(self.worker, self.account, str(payload.refresh_token))
+        return await self.service.call(self.worker, str(payload.refresh_token))

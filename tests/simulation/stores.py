@@ -1,4 +1,4 @@
-"""Shared stores: one whose order is the same in every run, and a wrapper that makes it fail."""
+"""The stores that simulated workers share: one that works, and one that fails at random."""
 
 import asyncio
 import random
@@ -14,24 +14,29 @@ from apivideo_auth.stores._memory import MemorySlot
 
 T = TypeVar("T")
 
-FAULTY_PART = 0.25
-"""The part of the scenarios whose shared stores fail; 0 turns it off."""
+FAULTY_FRACTION = 0.25
+"""The fraction of scenarios whose shared stores fail; 0 turns it off."""
 
 
 @frozen(kw_only=True)
 class StoreFaults:
-    """Probabilities, per operation: it raises before or after it is done, is slow, and finds an earlier record."""
+    """Probabilities, per operation.
+
+    - `down`, `lost`: it raises before, or after it was done.
+    - `slow`: it takes up to `max_delay` seconds longer.
+    - `emptied`, `set_back`: the record is gone, or is an earlier copy.
+    """
 
     down: float = 0.0
     lost: float = 0.0
     slow: float = 0.0
-    slowest: float = 3.0
+    max_delay: float = 3.0
     emptied: float = 0.0
-    older: float = 0.0
+    set_back: float = 0.0
 
 
-class _InOrder(set[Any]):
-    """A set that is iterated in the order of its addresses' arrival."""
+class _InsertionOrderedSet(set[Any]):
+    """A set that is iterated in the order of insertion, as addresses differ from run to run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,34 +54,48 @@ class _InOrder(set[Any]):
         return iter(self._order)
 
 
-class OrderedStore(MemoryStore):
-    """A `MemoryStore` that wakes its workers in the same order in every run."""
+class SharedStore(MemoryStore):
+    """A `MemoryStore` that wakes its workers in the same order in every run.
+
+    Without `pushes` it never calls `on_commit`, like a `FileStore`.
+    """
+
+    def __init__(self, *, pushes: bool = True) -> None:
+        super().__init__()
+        self.pushes = pushes
 
     def open(self, account: str, *, clock: Clock, on_commit: Callable[[], None]) -> MemorySlot:
-        """Return the slot of an account."""
-        slot = super().open(account, clock=clock, on_commit=on_commit)
+        slot = super().open(account, clock=clock, on_commit=on_commit if self.pushes else _ignore_commit)
         entry = slot._account
         if type(entry.slots) is set:
-            ordered = _InOrder()
+            ordered = _InsertionOrderedSet()
             for other in entry.slots:
                 ordered.add(other)
             entry.slots = ordered
         return slot
 
 
+def _ignore_commit() -> None:
+    """Stand in for `on_commit` where a store cannot push."""
+
+
 class FaultyStore:
-    """A store that is down, slow, emptied, or put back to an earlier copy, as the seed wants it."""
+    """A store that is down, slow, emptied, or set back to an earlier copy, at random.
+
+    `set_back_at`: when it was last set back; before that it kept, or lost, what it confirmed.
+    """
 
     needs_encryption = False
 
-    def __init__(self, inner: OrderedStore, rng: random.Random, faults: StoreFaults) -> None:
+    def __init__(self, inner: SharedStore, rng: random.Random, faults: StoreFaults, log: Callable[[str], None]) -> None:
         self.faults = faults
+        self.log = log
+        self.set_back_at = float("-inf")
         self._inner = inner
         self._rng = rng
 
     def open(self, account: str, *, clock: Clock, on_commit: Callable[[], None]) -> "FaultySlot":
-        """Return the slot of an account."""
-        return FaultySlot(self, self._inner.open(account, clock=clock, on_commit=on_commit), self._rng)
+        return FaultySlot(self, self._inner.open(account, clock=clock, on_commit=on_commit), self._rng, clock)
 
 
 @define(eq=False)
@@ -86,60 +105,61 @@ class FaultySlot:
     store: FaultyStore
     inner: MemorySlot
     rng: random.Random
-    copy: Any = EMPTY
+    clock: Clock
+    earlier_record: Any = EMPTY
 
     async def read(self) -> SharedToken | None:
-        """Read, or fail."""
-        return await self._do(self.inner.read)
+        return await self._perform(self.inner.read)
 
     async def claim(self, event: Claim) -> ClaimAnswer:
-        """Claim, or fail."""
-        return await self._do(lambda: self.inner.claim(event))
+        return await self._perform(lambda: self.inner.claim(event))
 
     async def commit(self, event: Commit) -> EndAnswer:
-        """Commit, or fail."""
-        return await self._do(lambda: self.inner.commit(event))
+        return await self._perform(lambda: self.inner.commit(event))
 
     async def release(self, event: Release) -> EndAnswer:
-        """End a claim, or fail."""
-        return await self._do(lambda: self.inner.release(event))
+        return await self._perform(lambda: self.inner.release(event))
 
     async def changed(self, wait: float) -> None:
-        """Wait; early in a while."""
-        await self.inner.changed(wait * self.rng.random() if self._hit(self.store.faults.down) else wait)
+        await self.inner.changed(wait * self.rng.random() if self._happens(self.store.faults.down) else wait)
 
     async def forget(self) -> None:
-        """Forget, or fail."""
-        await self._do(self.inner.forget)
+        await self._perform(self.inner.forget)
 
     async def close(self) -> None:
-        """Let go."""
         await self.inner.close()
 
-    async def _do(self, operation: Callable[[], Awaitable[T]]) -> T:
+    async def _perform(self, operation: Callable[[], Awaitable[T]]) -> T:
         faults, entry = self.store.faults, self.inner._account
-        if self._hit(faults.slow):
-            await asyncio.sleep(self.rng.random() * faults.slowest)
-        if self._hit(faults.down):
+        if self._happens(faults.slow):
+            await asyncio.sleep(self.rng.random() * faults.max_delay)
+        if self._happens(faults.down):
+            self.store.log("down")
             raise TokenStoreError("the store is down")
-        if self._hit(faults.emptied):
+        if self._happens(faults.emptied):
+            self.store.log("emptied")
             entry.record = EMPTY
-        elif self._hit(faults.older):
-            entry.record = self.copy
-        elif self._hit(0.1):
-            self.copy = entry.record
+        elif self._happens(faults.set_back):
+            self.store.log("set back to an earlier record")
+            self.store.set_back_at = self.clock.monotonic()
+            entry.record = self.earlier_record
+        elif self._happens(0.1):
+            self.earlier_record = entry.record
         answer = await operation()
-        if self._hit(faults.lost):
-            raise TokenStoreError("the store broke off")
+        if self._happens(faults.lost):
+            self.store.log("loses an answer")
+            raise TokenStoreError("the store lost the connection")
         return answer
 
-    def _hit(self, probability: float) -> bool:
+    def _happens(self, probability: float) -> bool:
         return self.store.faults != StoreFaults() and self.rng.random() < probability
 
 
-def shared_store(rng: random.Random, *, faulty: bool) -> OrderedStore | FaultyStore:
+def shared_store(
+    rng: random.Random, *, faulty: bool, pushes: bool, log: Callable[[str], None]
+) -> SharedStore | FaultyStore:
     """Return the store that the workers of an account share."""
-    store = OrderedStore()
+    store = SharedStore(pushes=pushes)
     if not faulty:
         return store
     faults = StoreFaults(
@@ -147,6 +167,6 @@ def shared_store(rng: random.Random, *, faulty: bool) -> OrderedStore | FaultySt
         lost=rng.choice([0.0, 0.05]),
         slow=rng.choice([0.0, 0.1]),
         emptied=rng.choice([0.0, 0.02]),
-        older=rng.choice([0.0, 0.02]),
+        set_back=rng.choice([0.0, 0.02]),
     )
-    return FaultyStore(store, rng, faults)
+    return FaultyStore(store, rng, faults, log)

@@ -7,8 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from apivideo_auth._clock import SYSTEM_CLOCK
-from apivideo_auth.stores.redis import _slot as _redis_slot
-from apivideo_auth.stores.redis import _subscription as _redis_feed
+from apivideo_auth.stores.redis import _slot, _subscription
 from apivideo_auth.stores.redis._slot import RedisSlot
 from apivideo_auth.stores.redis._store import RedisStore
 from tests.support.redis_server import ForeignRedis, RedisServer, any_server, own_server
@@ -22,13 +21,13 @@ def _shared_redis() -> Iterator[RedisServer | ForeignRedis]:
 
 @pytest.fixture
 def redis_server(_shared_redis: RedisServer | ForeignRedis) -> RedisServer | ForeignRedis:
-    """A server that other tests use as well: for reading and writing under names of one's own."""
+    """A server that other tests use as well; a test uses its own `account` on it."""
     return _shared_redis
 
 
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
-    """A server of the test's own, to be killed, stopped, emptied and started again."""
+    """A server of the test's own, which it may kill, stop, empty and start again."""
     with own_server() as server:
         yield server
 
@@ -47,7 +46,7 @@ async def store(redis_server: RedisServer) -> RedisStore:
 
 @pytest.fixture
 async def slots() -> AsyncIterator[Callable[..., RedisSlot]]:
-    """Open slots that are closed in the end."""
+    """Open slots; they are closed after the test."""
     opened: list[RedisSlot] = []
 
     def open_slot(store: RedisStore, account: str = "account", on_commit: Callable[[], None] = int) -> RedisSlot:
@@ -61,13 +60,13 @@ async def slots() -> AsyncIterator[Callable[..., RedisSlot]]:
 
 @pytest.fixture
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let only the subscription wake anybody."""
-    monkeypatch.setattr(_redis_slot, "INITIAL_POLL_INTERVAL", 1000.0)
+    """Let only the subscription wake workers."""
+    monkeypatch.setattr(_slot, "POLL_INTERVAL", 1000.0)
 
 
 @pytest.fixture
 def fast_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let polling be quick, and a subscription that was cut stay away."""
-    monkeypatch.setattr(_redis_slot, "INITIAL_POLL_INTERVAL", 0.02)
-    monkeypatch.setattr(_redis_feed, "INITIAL_RECONNECT_DELAY", 1000.0)
-    monkeypatch.setattr(_redis_feed, "MAX_RECONNECT_DELAY", 1000.0)
+    """Poll often, and do not make a lost subscription again."""
+    monkeypatch.setattr(_slot, "POLL_INTERVAL", 0.02)
+    monkeypatch.setattr(_subscription, "INITIAL_RECONNECT_DELAY", 1000.0)
+    monkeypatch.setattr(_subscription, "MAX_RECONNECT_DELAY", 1000.0)

@@ -1,8 +1,8 @@
-"""A process that does to a FileStore what it is told, line by line: for tests that need more than one process.
+"""A process that carries out orders with a FileStore, line by line: for tests that need more than one process.
 
 Reads one JSON object per line: `op` (a method of the slot, or one of the words below), `now` (seconds, by a clock that
 stands still in between), and the event's own fields. Answers each with one line: the class of the answer, or of the
-error, and what else is told here.
+error, and the fields of the answer.
 """
 
 import asyncio
@@ -19,30 +19,29 @@ from apivideo_auth.stores._file import FileStore
 from tests.support.doubles import ManualClock
 
 
-def tell(**answer: Any) -> None:
+def write(**answer: Any) -> None:
     """Write one answer."""
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 
 
 def die(*_: object) -> NoReturn:
-    """Die like a process that is killed: nothing is cleaned up."""
+    """Die as if killed, without cleanup."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
 
 
 def stall(*_: object) -> None:
-    """Say so, and stand still where this is called until the next line comes."""
-    tell(answer="stalled")
+    """Write "stalled", and block until the next line comes."""
+    write(answer="stalled")
     sys.stdin.readline()
 
 
 async def main() -> None:
-    """Do as told until standard input ends."""
+    """Carry out orders until standard input ends."""
     clock = ManualClock()
-    told: list[None] = []
-    slot = FileStore(Path(sys.argv[1])).open(sys.argv[2], clock=clock, on_commit=lambda: told.append(None))
-    tell(answer="ready")
+    slot = FileStore(Path(sys.argv[1])).open(sys.argv[2], clock=clock, on_commit=int)
+    write(answer="ready")
     for line in sys.stdin:
         order = json.loads(line)
         operation, clock.now = order.pop("op"), order.pop("now", clock.now)
@@ -72,11 +71,11 @@ async def main() -> None:
                 case _:
                     answer = await slot.read()
         except TokenStoreError as error:
-            tell(answer="TokenStoreError", text=str(error))
+            write(answer="TokenStoreError", text=str(error))
             continue
         token = getattr(answer, "token", answer if operation == "read" else None)
         refresh = getattr(answer, "refresh", None)
-        tell(
+        write(
             answer=type(answer).__name__,
             version=token and token.version,
             refresh=refresh and refresh.decode(),

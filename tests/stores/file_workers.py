@@ -1,4 +1,4 @@
-"""Workers that share a folder: what the tests of the file store have in common."""
+"""Helpers of the tests of the file store: events, workers, processes."""
 
 import asyncio
 import json
@@ -11,8 +11,7 @@ from typing import Any, Self
 
 from apivideo_auth._record import EMPTY, Claim, Commit, Record
 from apivideo_auth._secrets import SecretBytes
-from apivideo_auth.stores._file import FileStore
-from apivideo_auth.stores._file_slot import FileSlot
+from apivideo_auth.stores._file import FileSlot, FileStore
 from apivideo_auth.stores._json import record_from_json
 from tests.support.doubles import START_OF_2026, ManualClock
 
@@ -28,8 +27,8 @@ RECORD = Record(
 )
 
 
-def nobody() -> None:
-    """Be told of a commit, and do nothing."""
+def ignore() -> None:
+    """Ignore a commit."""
 
 
 def claim(name: str, seen: str | None = None) -> Claim:
@@ -74,7 +73,7 @@ class Workers:
         self.file.touch(0o600)
         self.file.write_bytes(content)
 
-    def slot(self, store: FileStore | None = None, account: str = ACCOUNT, on_commit: Any = nobody) -> FileSlot:
+    def slot(self, store: FileStore | None = None, account: str = ACCOUNT, on_commit: Any = ignore) -> FileSlot:
         """Return a worker of this process; with a store of its own it shares nothing but the files."""
         slot = (store or self.store).open(account, clock=self.clock, on_commit=on_commit)
         self.slots.append(slot)
@@ -87,7 +86,7 @@ class Workers:
         return process
 
     async def close(self) -> None:
-        """End them all."""
+        """Close all slots and end all processes."""
         for slot in self.slots:
             await slot.close()
         for process in self.processes:
@@ -95,7 +94,7 @@ class Workers:
 
 
 class Process:
-    """A process that does as it is told; see `file_worker`."""
+    """A process that carries out orders; see `file_worker`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -119,7 +118,7 @@ class Process:
         return process
 
     def order(self, operation: str, **fields: Any) -> None:
-        """Tell it what to do, without waiting for the answer."""
+        """Send an order without waiting for the answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"op": operation, **fields}).encode() + b"\n")
 
@@ -130,7 +129,7 @@ class Process:
         return answer
 
     async def does(self, operation: str, **fields: Any) -> dict[str, Any]:
-        """Tell it what to do, and return the answer."""
+        """Send an order and return the answer."""
         self.order(operation, **fields)
         return await self.answer()
 
@@ -144,7 +143,7 @@ class Process:
         await self.died()
 
     async def died(self) -> None:
-        """Return when it is gone, killed by itself."""
+        """Return when it has killed itself."""
         assert await self._process.wait() == -signal.SIGKILL
 
     async def end(self) -> None:

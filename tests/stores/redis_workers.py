@@ -1,4 +1,4 @@
-"""Workers that share a real Redis, and what their tests say."""
+"""Helpers of the tests with a real Redis: events, records, workers."""
 
 import asyncio
 import traceback
@@ -17,21 +17,21 @@ from apivideo_auth._record import (
     Release,
 )
 from apivideo_auth.stores._json import failure_from_json, failure_to_json
-from apivideo_auth.stores.redis import _script as _redis_script
+from apivideo_auth.stores.redis import _script
 from apivideo_auth.stores.redis._slot import RedisSlot
 from tests.support.redis_server import RedisServer
 
 PREFIX = "apivideo-auth:"
 TEXTS = {"version", "claim_id"}
 SECONDS = 10
-"""How long a test waits for what has to come; it comes at once."""
+"""How long a test waits at most for something that normally happens at once."""
 
 FAILURE = Failure(kind="response", message="the endpoint answered 500", status=500, retry_after=2.5)
 
 
-async def eventually(condition: Callable[[], object]) -> None:
+async def eventually(condition: Callable[[], object], *, within: float = SECONDS) -> None:
     """Return when this has become true."""
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110  the other side is a process
             await asyncio.sleep(0.01)
 
@@ -47,7 +47,7 @@ def claimed(claim_id: str, seen: str | None = None, *, rejected: bool = False) -
 
 
 def stored(record: Record) -> dict[str, bytes]:
-    """Return a record as the fields of a hash."""
+    """Return a record as the fields of a Redis hash."""
     found = {}
     for name in fields_dict(Record):
         value = getattr(record, name)
@@ -59,7 +59,7 @@ def stored(record: Record) -> dict[str, bytes]:
 
 
 def restored(found: dict[bytes, bytes]) -> Record:
-    """Return a record of the fields of a hash."""
+    """Return the record in the fields of a Redis hash."""
     values: dict[str, Any] = {}
     for key, value in found.items():
         name = key.decode()
@@ -90,8 +90,8 @@ def get(server: RedisServer, account: str) -> Record:
 
 
 def at(slot: RedisSlot, now: float) -> RedisSlot:
-    """Let the next operations of a slot happen at this time."""
-    slot._now = _redis_script.exact(now)
+    """Give the next operations of a slot this time."""
+    slot._now = _script.exact(now)
     return slot
 
 
@@ -120,21 +120,21 @@ def apply_pure(record: Record, event: Event | None, now: float) -> tuple[Record,
 
 
 async def subscribed(server: RedisServer, account: str, count: int) -> None:
-    """Return when so many stores listen to an account."""
+    """Return when so many stores have subscribed to an account."""
     channel = PREFIX + account
     await eventually(lambda: server.run("PUBSUB", "NUMSUB", channel) == [channel.encode(), count])
 
 
-async def waiting(slot: RedisSlot, wait: float = 60.0) -> "asyncio.Task[None]":
+async def waiting(slot: RedisSlot, timeout: float = 60.0) -> "asyncio.Task[None]":
     """Start waiting for a change, and return when it has begun."""
-    task = asyncio.create_task(slot.changed(wait))
+    task = asyncio.create_task(slot.changed(timeout))
     await asyncio.sleep(0)
-    assert slot._waiting
+    assert slot._waiters._events
     return task
 
 
 def shown(error: BaseException) -> str:
-    """Return all that a report of an error shows, with the locals of every frame of the package."""
+    """Return everything that an error report shows, with the locals of every frame of the package."""
     report = traceback.TracebackException.from_exception(error, capture_locals=True)
     frames = [f"{frame.name} {frame.locals}" for frame in report.stack if "apivideo_auth" in frame.filename]
     assert frames
@@ -154,7 +154,7 @@ class NoPubSub:
 
 
 class Answering:
-    """A client that answers what it is told to, or raises it."""
+    """A client that returns or raises what it was given."""
 
     def __init__(self, said: object = None) -> None:
         self.said = said

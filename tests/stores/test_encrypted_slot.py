@@ -1,4 +1,4 @@
-"""A sealed slot: the store sees sealed parts only, and what does not open is reported once and then replaced."""
+"""An encrypted slot: the store gets encrypted tokens only; what cannot be decrypted is reported and then replaced."""
 
 from typing import Any
 
@@ -8,10 +8,9 @@ from attrs import define, evolve, field
 from apivideo_auth._errors import TokenStoreError
 from apivideo_auth._failure import Failure
 from apivideo_auth._record import Backoff, Busy, Changed, Claim, ClaimLost, Commit, Done, Granted, Record, Release
-from apivideo_auth._seal import Sealer
 from apivideo_auth._secrets import SecretBytes
+from apivideo_auth.stores._encrypted import Cipher, EncryptedSlot
 from apivideo_auth.stores._memory import MemorySlot, MemoryStore
-from apivideo_auth.stores._sealed import SealedSlot
 from tests.support.doubles import ManualClock
 
 LEASE = 15.0
@@ -19,16 +18,16 @@ LEASE = 15.0
 
 @define
 class Place:
-    """A memory store, and the view that two workers have of one account in it."""
+    """A memory store and the slots of workers that share one account."""
 
     clock: ManualClock = field(factory=ManualClock)
     store: MemoryStore = field(factory=MemoryStore)
-    told: list[str] = field(factory=list)
+    calls: list[str] = field(factory=list)
 
-    def slot(self, name: str = "worker", api_key: str = "made-up-api-key") -> SealedSlot:
+    def slot(self, name: str = "worker", api_key: str = "made-up-api-key") -> EncryptedSlot:
         """Return a worker's slot."""
-        bare = self.store.open("account", clock=self.clock, on_commit=lambda: self.told.append(name))
-        return SealedSlot(bare, Sealer(api_key, "account"))
+        bare = self.store.open("account", clock=self.clock, on_commit=lambda: self.calls.append(name))
+        return EncryptedSlot(bare, Cipher(api_key, "account"))
 
     @property
     def record(self) -> Record:
@@ -62,14 +61,14 @@ def commit(name: str) -> Commit:
     )
 
 
-async def renewed(slot: SealedSlot, name: str, seen: str | None = None) -> None:
+async def renewed(slot: EncryptedSlot, name: str, seen: str | None = None) -> None:
     """Claim and commit."""
     assert isinstance(await slot.claim(claim(name, seen)), Granted)
     assert await slot.commit(commit(name)) == Done()
 
 
-async def test_the_store_holds_sealed_parts(place):
-    """Neither token is in the record, and all else is there in clear."""
+async def test_the_store_holds_encrypted_parts(place):
+    """The tokens in the record are encrypted, and everything else is in the clear."""
     await renewed(place.slot(), "first")
     assert place.record.version == "first"
     assert place.record.lifetime == 3600.0
@@ -78,8 +77,8 @@ async def test_the_store_holds_sealed_parts(place):
         assert b"first" not in part
 
 
-async def test_a_refresh_token_that_is_given_back_is_sealed(place):
-    """A failed renewal that gives its refresh token back gives it back sealed, and the next claim opens it."""
+async def test_a_refresh_token_that_is_given_back_is_encrypted(place):
+    """A failed renewal gives its refresh token back encrypted, and the next claim decrypts it."""
     slot = place.slot()
     await slot.claim(claim("first"))
     assert await slot.release(Release(id="first", refresh=SecretBytes(b"unused"))) == Done()
@@ -90,8 +89,8 @@ async def test_a_refresh_token_that_is_given_back_is_sealed(place):
     assert granted.refresh == b"unused"
 
 
-async def test_another_worker_opens_what_one_has_sealed(place):
-    """All workers with the same API key read, adopt and refresh with what any of them has committed."""
+async def test_another_worker_decrypts_what_one_has_encrypted(place):
+    """Workers with the same API key read, adopt and refresh with the tokens that any of them has committed."""
     await renewed(place.slot(), "first")
     other = place.slot("other")
     read = await other.read()
@@ -104,8 +103,8 @@ async def test_another_worker_opens_what_one_has_sealed(place):
     assert isinstance(granted.refresh, SecretBytes)
 
 
-async def test_a_dropped_commit_shows_the_token_that_is_there(place):
-    """The late holder of a claim gets the open token of the one who came after it."""
+async def test_the_answer_to_a_lost_claim_is_decrypted(place):
+    """The holder of a lost claim gets the decrypted token of the worker that came after it."""
     late, other = place.slot("late"), place.slot("other")
     await late.claim(claim("late"))
     place.clock.now += LEASE + 0.001
@@ -117,8 +116,8 @@ async def test_a_dropped_commit_shows_the_token_that_is_there(place):
     assert await late.release(Release(id="late")) == dropped
 
 
-async def test_answers_without_parts_pass_through(place):
-    """Nothing to open: an empty record, a claim that is held, a pause, a drop without a token."""
+async def test_answers_without_tokens_pass_through(place):
+    """Nothing is decrypted in the answers for an empty record, busy, backoff and a lost claim without a token."""
     slot = place.slot()
     assert await slot.read() is None
     granted = await slot.claim(claim("first"))
@@ -132,33 +131,33 @@ async def test_answers_without_parts_pass_through(place):
 
 
 async def test_a_token_without_a_refresh_token_is_committed_so(place):
-    """No refresh token is no sealed nothing: the next claim sees that there is none."""
+    """A missing refresh token is stored as missing, so that the next claim sees that there is none."""
     slot = place.slot()
     await slot.claim(claim("first"))
     await slot.commit(evolve(commit("first"), refresh=None))
     assert place.record.refresh is None
 
 
-async def test_the_rest_of_a_slot_is_the_stores(place):
-    """Waking, forgetting and closing reach the slot beneath."""
+async def test_the_other_methods_are_forwarded(place):
+    """Waiting, forgetting and closing reach the underlying slot."""
     slot, other = place.slot("one"), place.slot("other")
     await renewed(slot, "first")
-    assert place.told == ["other"]
+    assert place.calls == ["other"]
     await slot.changed(0.0)
     await slot.forget()
     assert await other.read() is None
     await slot.close()
     await other.close()
     assert not place.store._accounts["account"].slots
-    assert repr(slot).startswith("<SealedSlot <")
+    assert repr(slot).startswith("<EncryptedSlot <")
 
 
-async def test_an_access_token_that_does_not_open_is_reported_once_and_replaced(place):
-    """A foreign token in the record is one error to each worker; the next claim goes past it, and a commit heals."""
+async def test_an_access_token_that_cannot_be_decrypted_is_reported_once_and_replaced(place):
+    """A foreign access token is one error for each worker; the next claim ignores it, and a commit replaces it."""
     await renewed(place.slot(), "first")
     place.alter(access=b"put there by somebody without the key")
     slot = place.slot()
-    with pytest.raises(TokenStoreError, match="access token does not open"):
+    with pytest.raises(TokenStoreError, match="access token cannot be decrypted"):
         await slot.claim(claim("second"))
     granted = await slot.claim(claim("second"))
     assert isinstance(granted, Granted)
@@ -169,8 +168,8 @@ async def test_an_access_token_that_does_not_open_is_reported_once_and_replaced(
     assert read.access == b"access of second"
 
 
-async def test_reading_reports_once_what_does_not_open(place):
-    """A second look at the same foreign token finds none; another foreign token is news again."""
+async def test_reading_reports_a_foreign_token_once(place):
+    """Reading the same foreign token again returns `None`; another foreign token is reported again."""
     slot = place.slot()
     await renewed(slot, "first")
     for foreign in (b"foreign", b"another"):
@@ -180,8 +179,8 @@ async def test_reading_reports_once_what_does_not_open(place):
         assert await slot.read() is None
 
 
-async def test_going_past_a_foreign_token_still_respects_who_holds_the_claim(place):
-    """What does not open gives nobody a right to renew beside the one who renews."""
+async def test_a_claim_that_ignores_a_foreign_token_respects_the_holder(place):
+    """A foreign token does not allow a second worker to renew at the same time."""
     holder, slot = place.slot("holder"), place.slot()
     await renewed(holder, "first")
     await holder.claim(claim("second", seen="first"))
@@ -191,8 +190,8 @@ async def test_going_past_a_foreign_token_still_respects_who_holds_the_claim(pla
     assert await slot.claim(claim("third")) == Busy(retry_after=LEASE)
 
 
-async def test_a_second_foreign_token_behind_the_first_is_reported(place, monkeypatch):
-    """Going past a foreign token to find another one there is reported too, and is no endless search."""
+async def test_a_second_foreign_token_after_the_first_is_reported(place, monkeypatch):
+    """A claim that ignores a foreign token and meets another one reports it, and does not loop."""
     slot = place.slot()
     await renewed(slot, "first")
     place.alter(access=b"foreign")
@@ -213,12 +212,12 @@ async def test_a_second_foreign_token_behind_the_first_is_reported(place, monkey
     assert seen == [None, "first"]
 
 
-async def test_a_refresh_token_that_does_not_open_leaves_the_record(place):
-    """It is reported, its claim is ended at once, and the next claim is granted without: by the API key."""
+async def test_a_refresh_token_that_cannot_be_decrypted_leaves_the_record(place):
+    """It is reported and its claim is ended at once; the next claim is granted without a refresh token."""
     slot = place.slot()
     await renewed(slot, "first")
     place.alter(refresh=b"foreign")
-    with pytest.raises(TokenStoreError, match="refresh token does not open"):
+    with pytest.raises(TokenStoreError, match="refresh token cannot be decrypted"):
         await slot.claim(claim("second", seen="first"))
     assert place.record.claim_id is None
     granted = await slot.claim(claim("third", seen="first"))
@@ -226,8 +225,8 @@ async def test_a_refresh_token_that_does_not_open_leaves_the_record(place):
     assert granted.refresh is None
 
 
-async def test_a_late_holder_is_not_troubled_by_a_foreign_token(place):
-    """To the holder of a lost claim a token that does not open is none; its next look reports it."""
+async def test_the_answer_to_a_lost_claim_omits_a_foreign_token(place):
+    """The holder of a lost claim gets no foreign token; its next read reports it."""
     late, other = place.slot("late"), place.slot("other")
     await late.claim(claim("late"))
     place.clock.now += LEASE + 0.001
@@ -238,8 +237,8 @@ async def test_a_late_holder_is_not_troubled_by_a_foreign_token(place):
         await late.read()
 
 
-async def test_another_api_key_opens_nothing(place):
-    """Where two keys came to share an account's name, neither gets the other's token."""
+async def test_another_api_key_decrypts_nothing(place):
+    """If two API keys shared an account name, neither would get the other's token."""
     await renewed(place.slot(), "first")
     with pytest.raises(TokenStoreError):
         await place.slot(api_key="another-api-key").read()

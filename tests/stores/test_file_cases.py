@@ -1,4 +1,4 @@
-"""The one table of cases, against records in files."""
+"""The table of cases for the record's transitions, applied to files."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ from attrs import frozen
 from apivideo_auth._record import EMPTY, Claim, Commit, Release
 from apivideo_auth.stores._file import FileStore
 from apivideo_auth.stores._json import record_from_json, record_to_json
-from tests.stores.file_workers import nobody
+from tests.stores.file_workers import ignore
 from tests.support.record_cases import CASES, Case, differences
 
 
 @frozen
 class StandingClock:
-    """A clock whose both hands stand at one moment: records in files are dated by the wall clock."""
+    """A clock that stands still: records in files are dated by its wall clock."""
 
     now: float
 
@@ -29,14 +29,14 @@ class StandingClock:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_a_file_answers_as_the_table_says(tmp_path: Path, case: Case):
-    """The record that is in the file, the event and the moment give the answer and the record of the table."""
+    """A record in a file, an event and a time result in the answer and the record of the table."""
     folder = tmp_path / "tokens"
     folder.mkdir(mode=0o700)
     file = folder / "account.json"
     if case.before != EMPTY:
         file.touch(0o600)
         file.write_bytes(record_to_json(case.before))
-    slot = FileStore(folder).open("account", clock=StandingClock(case.now), on_commit=nobody)
+    slot = FileStore(folder).open("account", clock=StandingClock(case.now), on_commit=ignore)
     match case.event:
         case Claim():
             answer: object = await slot.claim(case.event)

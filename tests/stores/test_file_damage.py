@@ -1,4 +1,4 @@
-"""The file store in bad company: files that others can see, damaged records, disks that fail."""
+"""The file store with files that others can access, damaged records and failing disks."""
 
 import asyncio
 import errno
@@ -31,7 +31,7 @@ async def workers(tmp_path: Path) -> AsyncIterator[Workers]:
 
 
 async def test_files_are_the_users_alone(workers):
-    """Whatever the process's mask says, the folder has mode 0700 and every file in it 0600."""
+    """Whatever the umask is, the folder has mode 0700 and every file in it has mode 0600."""
     slot = workers.slot()
     before = os.umask(0)
     try:
@@ -50,7 +50,7 @@ async def test_files_are_the_users_alone(workers):
 
 @pytest.mark.parametrize("mode", [0o710, 0o701, 0o750, 0o755, 0o777, 0o1777])
 async def test_a_folder_that_others_can_enter_is_refused_and_left_as_it_is(workers, mode):
-    """Tokens are not put where others can get at them, and nobody's folder is changed."""
+    """A folder that others can enter is refused, and its mode is not changed."""
     workers.folder.mkdir()
     workers.folder.chmod(mode)
     slot = workers.slot()
@@ -61,8 +61,8 @@ async def test_a_folder_that_others_can_enter_is_refused_and_left_as_it_is(worke
     assert not list(workers.folder.iterdir())
 
 
-async def test_where_there_are_no_modes_none_is_checked(workers, monkeypatch):
-    """On a system without them the mode bits mean nothing, and the folder's place protects it."""
+async def test_modes_are_not_checked_on_a_system_without_them(workers, monkeypatch):
+    """On a system without POSIX modes the bits mean nothing, and the access list of the profile protects the folder."""
     monkeypatch.setattr(_file_record, "_POSIX", False)
     workers.folder.mkdir(mode=0o755)
     slot = workers.slot()
@@ -73,7 +73,7 @@ async def test_where_there_are_no_modes_none_is_checked(workers, monkeypatch):
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o660])
 async def test_a_file_that_others_can_read_or_write_is_refused_and_left_as_it_is(workers, mode):
-    """What others could have read or written is not used, and not replaced either."""
+    """A record that others could have read or written is neither used nor replaced."""
     workers.put(record_to_json(RECORD))
     workers.file.chmod(mode)
     slot = workers.slot()
@@ -85,7 +85,7 @@ async def test_a_file_that_others_can_read_or_write_is_refused_and_left_as_it_is
 
 
 async def test_another_users_folder_or_file_is_refused(workers, monkeypatch):
-    """A folder or a file that belongs to somebody else is not used, whatever its mode."""
+    """A folder or a file that belongs to another user is not used, whatever its mode."""
     workers.put(record_to_json(RECORD))
     slot = workers.slot()
     owner = os.geteuid()
@@ -100,7 +100,7 @@ async def test_another_users_folder_or_file_is_refused(workers, monkeypatch):
 
 
 async def test_a_symbolic_link_in_the_files_place_is_not_followed(workers, tmp_path):
-    """A link neither gives another file's content nor is that file written to."""
+    """A link in the record's place is neither read nor written through."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.touch(0o600)
     elsewhere.write_bytes(record_to_json(RECORD))
@@ -114,7 +114,7 @@ async def test_a_symbolic_link_in_the_files_place_is_not_followed(workers, tmp_p
 
 
 async def test_a_symbolic_link_in_the_new_files_place_is_not_followed(workers, tmp_path):
-    """What lies where the new record is written is cleared away, and nothing is written through it."""
+    """A link in the temporary file's place is deleted and not written through."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_bytes(b"untouched")
     workers.folder.mkdir(mode=0o700)
@@ -125,8 +125,8 @@ async def test_a_symbolic_link_in_the_new_files_place_is_not_followed(workers, t
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["a folder", "a pipe"])
-async def test_what_is_no_file_is_refused(workers, make):
-    """A folder or a pipe in the file's place is an error, and nobody waits for it."""
+async def test_a_folder_or_a_pipe_in_the_files_place_is_refused(workers, make):
+    """A folder or a pipe in the file's place is an error; opening the pipe does not block."""
     workers.folder.mkdir(mode=0o700)
     make(workers.file)
     with pytest.raises(TokenStoreError):
@@ -134,12 +134,12 @@ async def test_what_is_no_file_is_refused(workers, make):
 
 
 async def test_a_file_in_the_folders_place_is_refused(workers):
-    """A folder that is a file is an error, and the file stays."""
+    """A file in the folder's place is an error, and the file stays."""
     workers.folder.write_bytes(b"a file")
     slot = workers.slot()
     with pytest.raises(TokenStoreError):
         await slot.claim(claim("first"))
-    with pytest.raises(TokenStoreError, match="no folder"):
+    with pytest.raises(TokenStoreError, match="not a directory"):
         await slot.read()
     assert workers.folder.read_bytes() == b"a file"
 
@@ -161,8 +161,8 @@ async def test_a_file_in_the_folders_place_is_refused(workers):
     ids=["empty", "cut short", "zeros", "foreign", "an object", "deep", "large"],
 )
 async def test_a_record_that_cannot_be_read_is_reported_once_and_then_replaced(workers, content):
-    """The first look raises, so that somebody hears of it; from then on it is an empty record, which the next claim
-    replaces: the account heals by itself.
+    """The first operation raises `TokenStoreError`. From then on the record counts as empty, and the next claim
+    replaces it, so that the account recovers by itself.
     """
     workers.put(content)
     slot = workers.slot()
@@ -179,7 +179,7 @@ async def test_a_record_that_cannot_be_read_is_reported_once_and_then_replaced(w
 
 
 async def test_damage_is_reported_once_to_a_process_and_again_when_it_is_another(workers):
-    """All workers of a process share the report; another damage is another report."""
+    """One worker of a process reports a damaged record for all; other damage is reported again."""
     one, other = workers.slot(), workers.slot()
     for content in (b"damaged", b"damaged otherwise"):
         workers.put(content)
@@ -188,8 +188,8 @@ async def test_damage_is_reported_once_to_a_process_and_again_when_it_is_another
         assert await other.read() is None
 
 
-async def test_a_holder_whose_record_was_damaged_is_told_and_then_dropped(workers):
-    """The claim is gone with the record: the commit does not count, and the damaged file is left for the next claim."""
+async def test_a_claim_is_lost_with_a_damaged_record(workers):
+    """A commit after the damage does not count, and the damaged file is left for the next claim to replace."""
     slot = workers.slot()
     await slot.claim(claim("first"))
     workers.put(b"damaged")
@@ -205,7 +205,7 @@ async def test_a_holder_whose_record_was_damaged_is_told_and_then_dropped(worker
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EACCES])
 @pytest.mark.parametrize("call", ["fsync", "replace", "open"])
 async def test_a_disk_that_fails_is_one_error_and_leaves_the_record_as_it_was(workers, monkeypatch, call, number):
-    """A full, broken or read-only disk: `TokenStoreError`, the old record, no file left; and it works again after."""
+    """A full, broken or read-only disk is a `TokenStoreError`; the old record stays, and no temporary file is left."""
     workers.put(record_to_json(RECORD))
     slot = workers.slot()
     await slot.read()
@@ -229,7 +229,7 @@ async def test_a_disk_that_fails_is_one_error_and_leaves_the_record_as_it_was(wo
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE])
 async def test_a_file_that_cannot_be_read_is_one_error(workers, monkeypatch, number):
-    """Whatever keeps the file from being read is a `TokenStoreError`, each time, and is no reason to replace it."""
+    """A file that cannot be read is a `TokenStoreError` each time, and is not replaced."""
     workers.put(record_to_json(RECORD))
     slot, real = workers.slot(), os.open
 
@@ -247,7 +247,7 @@ async def test_a_file_that_cannot_be_read_is_one_error(workers, monkeypatch, num
 
 
 async def test_a_file_system_without_locks_is_one_error(workers, monkeypatch):
-    """Without a lock nothing is read or written."""
+    """On a file system without locks nothing is read or written."""
 
     def acquire(self, **options):
         raise NotImplementedError
@@ -258,8 +258,8 @@ async def test_a_file_system_without_locks_is_one_error(workers, monkeypatch):
     assert not workers.file.exists()
 
 
-async def test_a_file_that_vanishes_under_the_waiting_or_cannot_be_looked_at(workers, monkeypatch):
-    """A deleted record is a change; a look that fails is a `TokenStoreError`."""
+async def test_a_deleted_file_ends_changed_and_a_failed_poll_is_an_error(workers, monkeypatch):
+    """Deleting the record ends `changed`; if the file cannot be polled, `changed` raises `TokenStoreError`."""
     slot = workers.slot()
     await slot.claim(claim("first"))
     waiting = asyncio.create_task(slot.changed(LEASE))

@@ -1,4 +1,4 @@
-"""A record as JSON: what comes back is what was written, or a clear error without content."""
+"""A record as JSON: reading returns what was written, or raises a clear error without the content."""
 
 import json
 import math
@@ -72,7 +72,7 @@ def test_a_record_comes_back_as_it_was_written(record):
 
 
 def test_every_field_of_a_record_is_written():
-    """Nothing that the sharers of a record know in common is left out, nor of a failure."""
+    """No field of a record or of a failure is left out."""
     written = json.loads(record_to_json(FULL))
     assert written["format"] == 1
     assert written["record"].keys() == {field.name for field in fields(Record)}
@@ -114,7 +114,7 @@ records = st.builds(
 
 @given(records)
 def test_any_record_comes_back_as_it_was_written(record):
-    """Whatever is in a record, lone surrogates too, it is plain ASCII in the file and the same afterwards."""
+    """Any record, also with lone surrogates, is written as ASCII and is the same when it is read."""
     written = record_to_json(record)
     assert written.isascii()
     assert record_from_json(written) == record
@@ -122,7 +122,7 @@ def test_any_record_comes_back_as_it_was_written(record):
 
 @given(failures)
 def test_any_failure_comes_back_as_it_was_written(failure):
-    """A failure by itself travels as text."""
+    """A failure can be written by itself, too."""
     written = failure_to_json(failure)
     assert written.isascii()
     assert failure_from_json(written) == failure
@@ -184,26 +184,26 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE.keys())
-def test_what_is_no_record_is_one_clear_error(data):
-    """Anything else than a whole record of this format is refused, and the error holds nothing of it."""
+def test_anything_but_a_record_is_one_clear_error(data):
+    """Anything but a complete record of this format is refused, and the error contains nothing of it."""
     with pytest.raises(TokenStoreError, match="cannot be read") as caught:
         record_from_json(data)
     error = caught.value
-    assert str(error) == "the stored record cannot be read: it is damaged, or was written by something else"
+    assert str(error) == "the stored record cannot be read: it is damaged, or another program wrote it"
     assert error.__cause__ is None
     assert error.__context__ is None
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_at_all_break_the_reading(data):
-    """Whatever bytes are there, they are a record or a `TokenStoreError`."""
+def test_arbitrary_bytes_are_refused(data):
+    """Arbitrary bytes are a `TokenStoreError`."""
     with pytest.raises(TokenStoreError):
         record_from_json(data)
 
 
 @given(st.data())
-def test_no_single_damaged_byte_breaks_the_reading(data):
-    """A record with a byte changed is read as a record or refused, and nothing else happens."""
+def test_a_damaged_byte_gives_a_record_or_a_store_error(data):
+    """A record with one changed byte is read or refused; no other error is raised."""
     written = bytearray(record_to_json(FULL))
     written[data.draw(st.integers(0, len(written) - 1))] = data.draw(st.integers(0, 255))
     with suppress(TokenStoreError):
@@ -222,21 +222,21 @@ def test_no_single_damaged_byte_breaks_the_reading(data):
         failure_to_json(FAILURE).replace("2.5", "NaN"),
     ],
 )
-def test_what_is_no_failure_is_one_clear_error(text):
+def test_anything_but_a_failure_is_one_clear_error(text):
     """A failure is read as strictly as a record."""
     with pytest.raises(TokenStoreError, match="the stored failure cannot be read") as caught:
         failure_from_json(text)
     assert caught.value.__context__ is None
 
 
-def test_a_record_with_a_number_that_is_none_is_not_written():
-    """JSON has no word for infinity, so nobody could read it back."""
+def test_a_record_with_an_infinite_number_is_not_written():
+    """JSON has no infinity, so such a record could not be read."""
     with pytest.raises(ValueError, match="not JSON compliant"):
         record_to_json(evolve(EMPTY, lifetime=math.inf))
 
 
 def test_parts_are_masked_wherever_they_are_shown():
-    """What was read shows neither of its parts, and what is to be written shows nothing."""
+    """The `repr` of a record that was read shows no token, and that of the JSON shows nothing."""
     read = record_from_json(record_to_json(FULL))
     assert isinstance(read.access, SecretBytes)
     assert isinstance(read.refresh, SecretBytes)

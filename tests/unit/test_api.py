@@ -1,7 +1,9 @@
 """AuthenticationApi: with mocked answers, and against real servers where the network matters."""
 
 import asyncio
+import gc
 import json
+import socket
 import ssl
 
 import aiohttp
@@ -123,6 +125,159 @@ async def test_a_refused_connection_was_not_sent() -> None:
     assert caught.value.sent is False
 
 
+@pytest.mark.virtual_time
+async def test_a_call_that_waited_for_a_connection_was_not_sent() -> None:
+    """With a shared connector whose only connection is in use the call times out and says that nothing was sent."""
+    calls = []
+    arrived, done = asyncio.Event(), asyncio.Event()
+
+    async def handle(request: web.Request) -> web.Response:
+        calls.append(request.path)
+        if request.path == "/busy":
+            arrived.set()
+            await done.wait()
+        return web.json_response(ANSWER)
+
+    async with (
+        serving(handle) as url,
+        aiohttp.TCPConnector(limit=1) as connector,
+        aiohttp.ClientSession(connector=connector, connector_owner=False) as session,
+        AuthenticationApi(url, connector=connector) as api,
+    ):
+        busy = asyncio.create_task(session.get(f"{url}/busy"))
+        await arrived.wait()
+        with pytest.raises(AuthConnectionError, match="no connection within 9 seconds") as caught:
+            await api.refresh(RefreshTokenPayload("made-up-refresh"))
+        assert (caught.value.sent, caught.value.retryable) == (False, True)
+        done.set()
+        (await busy).release()
+        assert await api.refresh(RefreshTokenPayload("made-up-refresh")) == TOKEN
+    assert calls == ["/busy", "/auth/refresh"]
+
+
+async def test_a_closed_connector_is_one_clear_error() -> None:
+    """A connector that its owner has closed, before or during the call, is an error that says so and is not retried."""
+    arrived = asyncio.Event()
+
+    async def handle(_request: web.Request) -> web.Response:
+        arrived.set()
+        await asyncio.Event().wait()
+
+    async with serving(handle) as url:
+        connector = aiohttp.TCPConnector()
+        async with AuthenticationApi(url, connector=connector) as api:
+            call = asyncio.create_task(api.authenticate(KEY))
+            await arrived.wait()
+            await connector.close()
+            with pytest.raises(AuthConnectionError, match="the connector was closed during the call") as caught:
+                await call
+            assert (caught.value.sent, caught.value.retryable) == (True, False)
+            with pytest.raises(AuthConnectionError, match="the connector that was passed is closed") as caught:
+                await api.authenticate(KEY)
+            assert (caught.value.sent, caught.value.retryable) == (False, False)
+
+
+async def test_another_event_loop_is_one_clear_error() -> None:
+    """In a second event loop, while the first is open, a connector or an api of the first is an error that says so."""
+
+    async def handle(_request: web.Request) -> web.Response:
+        return web.json_response(ANSWER)
+
+    async with serving(handle) as url:
+        async with aiohttp.TCPConnector() as connector:
+            api = AuthenticationApi(url, connector=connector)
+            with pytest.raises(AuthConnectionError, match=r"connector .* another event loop") as caught:
+                await asyncio.to_thread(asyncio.run, api.authenticate(KEY))
+            assert (caught.value.sent, caught.value.retryable) == (False, False)
+        async with AuthenticationApi(url) as api:
+            await api.authenticate(KEY)
+            with pytest.raises(AuthConnectionError, match="in use in another event loop") as caught:
+                await asyncio.to_thread(asyncio.run, api.authenticate(KEY))
+            assert (caught.value.sent, caught.value.retryable) == (False, False)
+            assert await api.authenticate(KEY) == TOKEN
+
+
+async def test_it_works_in_the_next_event_loop_when_the_first_is_closed() -> None:
+    """One asyncio.run after another can use the same object; nothing of the first loop is left behind."""
+
+    async def handle(_request: web.Request) -> web.Response:
+        return web.json_response(ANSWER)
+
+    async with serving(handle) as url:
+        api = AuthenticationApi(url)
+        for _ in range(3):
+            assert await asyncio.to_thread(asyncio.run, api.authenticate(KEY)) == TOKEN
+        assert await api.authenticate(KEY) == TOKEN
+        await api.close()
+        assert await asyncio.to_thread(asyncio.run, api.authenticate(KEY)) == TOKEN
+        await api.close()
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "the host name does not resolve"),
+        (ConnectionRefusedError(111, "refused"), "the connection was refused; check that a server listens"),
+        (OSError(101, "Network is unreachable"), "Network is unreachable; check the network .*trust_env=True"),
+        (OSError(), "no connection; check the network"),
+    ],
+    ids=["name", "refused", "network", "unknown"],
+)
+async def test_a_failed_connection_is_a_sentence_with_advice(
+    mocked: aioresponses, error: OSError, sentence: str
+) -> None:
+    """The message says what happened and what to do, without the names of exception classes."""
+    mocked.post(f"{SANDBOX}/auth/api-key", exception=aiohttp.ClientConnectorError(None, error))
+    async with AuthenticationApi(SANDBOX) as api:
+        with pytest.raises(AuthConnectionError, match=f"cannot be reached: {sentence}") as caught:
+            await api.authenticate(KEY)
+    assert caught.value.sent is False
+    assert "Error" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("status", "hint"), [(407, "wants a user and a password"), (502, "status 502")])
+async def test_a_proxy_that_answers_itself_is_said(mocked: aioresponses, status: int, hint: str) -> None:
+    """A proxy that does not let the request through is named, and nothing was sent."""
+    error = aiohttp.ClientHttpProxyError(None, (), status=status, message="made-up")
+    mocked.post(f"{SANDBOX}/auth/api-key", exception=error)
+    async with AuthenticationApi(SANDBOX) as api:
+        with pytest.raises(AuthConnectionError, match=f"the proxy responded .*{hint}") as caught:
+            await api.authenticate(KEY)
+    assert caught.value.sent is False
+
+
+async def test_a_proxy_that_is_away_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of the environment that cannot be reached is named as the cause."""
+    async with serving(lambda request: None) as url:
+        gone = url
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, gone)
+    async with AuthenticationApi("http://127.0.0.1:1", trust_env=True) as api:
+        with pytest.raises(AuthConnectionError, match="the proxy cannot be reached"):
+            await api.authenticate(KEY)
+
+
+async def test_a_rate_limit_says_when_to_try_again(mocked: aioresponses) -> None:
+    """The message of a 429 names the seconds."""
+    mocked.post(f"{SANDBOX}/auth/api-key", status=429, headers={"X-RateLimit-Retry-After": "7"})
+    async with AuthenticationApi(SANDBOX) as api:
+        with pytest.raises(RateLimitedError, match="try again in 7 seconds"):
+            await api.authenticate(KEY)
+
+
+@pytest.mark.parametrize("status", [404, 405, 410])
+async def test_a_wrong_address_is_not_worth_a_retry(mocked: aioresponses, status: int) -> None:
+    """A 404, 405 or 410 says to check the base URL, and that waiting does not help."""
+    mocked.post(f"{SANDBOX}/auth/api-key", status=status)
+    async with AuthenticationApi(SANDBOX) as api:
+        with pytest.raises(AuthResponseError, match="check the base URL") as caught:
+            await api.authenticate(KEY)
+    assert caught.value.retryable is False
+
+
 async def raw_server(answer: bytes, *, then_hang: bool = False) -> tuple[asyncio.Server, str]:
     """Serve these bytes to whoever connects."""
 
@@ -211,7 +366,7 @@ async def test_tls_is_verified() -> None:
 
     async with serving(handle, ssl_context=server_context) as url:
         async with AuthenticationApi(url) as api:
-            with pytest.raises(AuthConnectionError) as caught:
+            with pytest.raises(AuthConnectionError, match=r"certificate is not trusted.*pass a connector") as caught:
                 await api.authenticate(KEY)
         assert caught.value.sent is False
         assert seen == []
@@ -221,6 +376,14 @@ async def test_tls_is_verified() -> None:
             async with AuthenticationApi(url, connector=connector) as api:
                 assert await api.authenticate(KEY) == TOKEN
             assert not connector.closed
+
+
+async def test_a_server_without_tls_is_said() -> None:
+    """A port that does not speak TLS is an error that says so, before anything is sent."""
+    async with serving(lambda request: None) as url, AuthenticationApi(url.replace("http", "https")) as api:
+        with pytest.raises(AuthConnectionError, match="the TLS handshake failed") as caught:
+            await api.authenticate(KEY)
+    assert caught.value.sent is False
 
 
 async def test_it_can_be_used_again_after_close() -> None:

@@ -41,12 +41,12 @@ def test_an_api_key_that_cannot_be_one_is_a_value_error(key: str) -> None:
 @pytest.mark.parametrize(
     ("url", "hint"),
     [
-        ("", "no http\\(s\\) URL"),
-        ("ws.api.video", "no http\\(s\\) URL"),
-        ("ftp://ws.api.video", "no http\\(s\\) URL"),
-        ("https://", "no http\\(s\\) URL"),
-        ("https://ws.api.video:99999", "no http\\(s\\) URL"),
-        ("https://ws.api.video\n", "no http\\(s\\) URL"),
+        ("", "not an http\\(s\\) URL"),
+        ("ws.api.video", "not an http\\(s\\) URL"),
+        ("ftp://ws.api.video", "not an http\\(s\\) URL"),
+        ("https://", "not an http\\(s\\) URL"),
+        ("https://ws.api.video:99999", "not an http\\(s\\) URL"),
+        ("https://ws.api.video\n", "not an http\\(s\\) URL"),
         ("https://ws.api.video/v1", "an origin alone.*'https://ws.api.video'"),
         ("https://ws.api.video/?a=b", "an origin alone"),
         ("https://ws.api.video?", "an origin alone"),

@@ -32,7 +32,7 @@ async def test_events_are_counted(service: Service) -> None:
     async with TokenManager(API_KEY, api=service) as tokens:
         end = instrument(tokens, meter_provider=MeterProvider([reader]))
         await tokens.get_token()
-        tokens._tell(
+        tokens._emit(
             events.RenewalFailed(
                 endpoint="/auth/refresh",
                 error_class="RateLimitedError",
@@ -42,11 +42,11 @@ async def test_events_are_counted(service: Service) -> None:
                 next_try_in=1.0,
             )
         )
-        tokens._tell(events.RefreshTokenRejected(message="made-up"))
-        tokens._tell(events.TokenAdopted(generation=2, expires_at=tokens.status().expires_at, remaining=1.0))
-        tokens._tell(events.TokenRejected(generation=1, replayed=True, why_not=None))
-        tokens._tell(events.StoreDegraded(message="made-up", next_try_in=1.0))
-        tokens._tell(events.StoreRecovered(seconds=1.0))
+        tokens._emit(events.RefreshTokenRejected(message="made-up"))
+        tokens._emit(events.TokenAdopted(generation=2, expires_at=tokens.status().expires_at, remaining=1.0))
+        tokens._emit(events.TokenRejected(generation=1, replayed=True, why_not=None))
+        tokens._emit(events.StoreDegraded(message="made-up", next_try_in=1.0))
+        tokens._emit(events.StoreRecovered(seconds=1.0))
         seen = metrics_of(reader)
         assert seen["apivideo_auth.renewals"][0].attributes == {
             "server.address": "https://ws.api.video",
@@ -60,7 +60,7 @@ async def test_events_are_counted(service: Service) -> None:
             assert seen[f"apivideo_auth.{name}"][0].value == 1
         assert "made-up" not in repr(seen)
         end()
-        tokens._tell(events.RefreshTokenRejected(message="made-up"))
+        tokens._emit(events.RefreshTokenRejected(message="made-up"))
         seen = metrics_of(reader)
         assert seen["apivideo_auth.refresh_tokens.refused"][0].value == 1
         assert not seen.get("apivideo_auth.token.remaining")

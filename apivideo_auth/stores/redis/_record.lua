@@ -1,12 +1,12 @@
--- The transitions of `_record.py`, said again for Redis: on one hash per account, by the server's own time.
+-- The transitions of `_record.py` for Redis: on one hash per account, dated by the server's clock.
 --
--- KEYS[1]: the record's key, and the name of the channel on which its changes are told.
--- ARGV:    the operation; the time, or "" for the server's; "1" to take a broken record for an empty one; then what
---          the operation needs.
--- Answers: a flat array of strings: a word, the stamp of the record, and what belongs to the word.
+-- KEYS[1]: the record's key, which is also the name of the channel on which commits and releases are published.
+-- ARGV:    the operation; the time, or "" for the server's; "1" to treat a damaged record as empty; then the arguments
+--          of the operation.
+-- Answers: a flat array of strings: a word, the record's stamp, and the items that belong to the word.
 --
--- "" stands for none and "=" precedes a value that may be none, since an array of Lua ends at its first nil. Numbers
--- travel and are kept as "%.17g", which loses nothing. What a script reads and writes happens at one moment.
+-- Arrays in Lua end at the first nil, so "" stands for nil, and "=" precedes a value that may be nil. Numbers are passed
+-- and kept as "%.17g", which loses no digit. A script runs as one atomic step.
 
 local key = KEYS[1]
 
@@ -46,7 +46,7 @@ local function empty()
   return record
 end
 
--- Return the record, or nothing and why there is none that can be read.
+-- Return the record; or nil and the reason why it cannot be read.
 local function read_record()
   local found = redis.pcall('HGETALL', key)
   if found.err then return nil, string.match(found.err, '%u+') or 'ERR' end
@@ -69,16 +69,16 @@ local function read_record()
   return record
 end
 
-local record, broken = read_record()
-if broken then
-  if ARGV[3] ~= '1' then return { 'broken', 'broken', broken } end
+local record, damage = read_record()
+if damage then
+  if ARGV[3] ~= '1' then return { 'damaged', 'damaged', damage } end
   record = empty()
 end
 
 local function save()
-  if broken then
+  if damage then
     redis.call('DEL', key)
-    broken = nil
+    damage = nil
   end
   local set, unset = { 'HSET', key }, { 'HDEL', key }
   local function put(name, value)
@@ -92,25 +92,25 @@ local function save()
   for _, name in ipairs(NUMBERS) do put(name, exact(record[name])) end
   for _, name in ipairs(NUMBERS_OR_NONE) do put(name, record[name] and exact(record[name])) end
   for _, name in ipairs(TEXTS_OR_NONE) do put(name, record[name]) end
-  -- HSET comes first: where it is refused (memory, a replica), nothing has been changed.
+  -- HSET comes first: if Redis refuses it (out of memory, a replica), nothing has been changed.
   redis.call(unpack(set))
   if #unset > 2 then redis.call(unpack(unset)) end
-  redis.call('PEXPIRE', key, KEPT_MS)
+  redis.call('PEXPIRE', key, KEPT_FOR_MS)
 end
 
--- Return an answer. The stamp changes with every commit and fail, and with nothing that a waiter need not know.
+-- Return an answer. The stamp changes with every claim, commit and release.
 local function answer(word, ...)
-  local stamp = broken and 'broken'
+  local stamp = damage and 'damaged'
     or (record.version or '') .. ' ' .. (record.claim_id or '') .. ' ' .. exact(record.failures)
   return { word, stamp, ... }
 end
 
-local function tell(change)
-  -- Not `call`: a user without the right to publish can do without, since waiters poll as well.
+local function publish(change)
+  -- Not `call`: without the right to publish the store works too, since waiters poll.
   redis.pcall('PUBLISH', key, change)
 end
 
--- From here on as in `_record.py`, function by function.
+-- From here on the functions are those of `_record.py`.
 
 local function ahead(moment, longest)
   local distance = moment - now
@@ -152,20 +152,20 @@ function operations.claim(id, seen, lease, rejected)
   seen, lease, rejected = unmarked(seen), tonumber(lease), rejected == '1'
   local version = shared_token()
   if version and version ~= seen then return answer('changed', shared_token()) end
-  local held = record.claim_id and ahead(record.claim_until, MAX_LEASE) or 0
-  if held > 0 then return answer('busy', exact(held)) end
+  local busy = record.claim_id and ahead(record.claim_until, MAX_LEASE) or 0
+  if busy > 0 then return answer('busy', exact(busy)) end
   if rejected and not record.rejected_at then record.rejected_at = now end
-  local cooling = ahead(record.not_before, MAX_BACKOFF)
-  if cooling > 0 and record.failure then
+  local backoff = ahead(record.not_before, MAX_BACKOFF)
+  if backoff > 0 and record.failure then
     if rejected then save() end
-    return answer('backoff', exact(cooling), record.failure, exact(record.failures), exact(failing_for()))
+    return answer('backoff', exact(backoff), record.failure, exact(record.failures), exact(failing_for()))
   end
   if rejected then
     local young = record.committed_at and ahead(record.committed_at + MIN_REJECTION_AGE, MIN_REJECTION_AGE) or 0
-    local spaced = math.max(ahead(record.throttled_until, MAX_THROTTLE), young)
-    if spaced > 0 then
+    local throttled = math.max(ahead(record.throttled_until, MAX_THROTTLE), young)
+    if throttled > 0 then
       save()
-      return answer('throttled', exact(spaced))
+      return answer('throttled', exact(throttled))
     end
     local grown = was_trusted() and INITIAL_THROTTLE or math.max(INITIAL_THROTTLE, 2 * record.throttle)
     record.throttle = math.min(grown, MAX_THROTTLE)
@@ -188,31 +188,31 @@ function operations.commit(id, access, refresh, lifetime, remaining)
   record.not_before, record.failure, record.failures, record.failing_since = 0, nil, 0, 0
   record.unrejected_since, record.rejected_at = unrejected_since(), nil
   save()
-  tell('commit ' .. id)
+  publish('commit ' .. id)
   return answer('done')
 end
 
-function operations.release(id, pause, failure, refresh)
+function operations.release(id, backoff, failure, refresh)
   if record.claim_id ~= id then return answer('claim_lost', shared_token()) end
   record.refresh, record.claim_id, record.claim_until = unmarked(refresh), nil, 0
   failure = unmarked(failure)
   if failure then
     if record.failures == 0 then record.failing_since = now end
     record.failures = record.failures + 1
-    record.not_before, record.failure = now + tonumber(pause), failure
+    record.not_before, record.failure = now + tonumber(backoff), failure
   end
   save()
-  tell('release ' .. id)
+  publish('release ' .. id)
   return answer('done')
 end
 
-function operations.look()
-  return answer('looked')
+function operations.stamp()
+  return answer('stamp')
 end
 
 function operations.forget()
   redis.call('DEL', key)
-  record, broken = empty(), nil
+  record, damage = empty(), nil
   return answer('done')
 end
 

@@ -1,7 +1,8 @@
-"""The script that Redis runs: what goes into it, and what is believed of its answers."""
+"""The script that Redis runs: its arguments, and the strict parsing of its answers."""
 
 import hashlib
 import math
+from functools import cache
 from importlib.resources import files
 from typing import Final, TypeAlias
 
@@ -26,91 +27,94 @@ from apivideo_auth._record import (
 from apivideo_auth._secrets import Secret, SecretBytes
 from apivideo_auth.stores._json import MAX_COUNT, failure_from_json, failure_to_json
 
-KEPT: Final = 8 * 86_400.0
-"""Seconds that Redis keeps a record after its last change: a week after the longest-lived token has ended."""
+KEPT_FOR: Final = 8 * 86_400.0
+"""Seconds that Redis keeps a record after its last change: a week after the longest-lived token has expired."""
 
-BROKEN: Final = b"broken"
-"""The stamp of a record that cannot be read."""
+DAMAGED: Final = b"damaged"
+"""The word of an answer about a record that cannot be read, and the stamp of such a record."""
 
 Arguments: TypeAlias = tuple[bytes, ...]
-"""The operation, and what it needs."""
+"""An operation of the script, and its arguments."""
 
 
-def _script() -> str:
-    numbers = {
-        name: getattr(_policy, name)
-        for name in (
-            "MAX_LIFETIME",
-            "MAX_LEASE",
-            "MAX_BACKOFF",
-            "INITIAL_THROTTLE",
-            "MAX_THROTTLE",
-            "CLOCK_TOLERANCE",
-            "REJECTION_RESET_AFTER",
-            "MIN_REJECTION_AGE",
-        )
-    }
-    constants = [f"local {name} = {value!r}\n" for name, value in numbers.items()]
-    constants.append(f"local KEPT_MS = '{KEPT * 1000:.0f}'\n")
-    return "".join(constants) + files(__package__ or "").joinpath("_record.lua").read_text("utf-8")
+@frozen
+class Script:
+    """The text of the script, and the hash by which Redis knows it after the first call."""
+
+    text: str
+    sha: str
 
 
-SCRIPT: Final = _script()
-SHA: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
-"""By which Redis knows the script once it has run it."""
+@cache
+def load_script() -> Script:
+    """Return the script with the constants of the policy."""
+    names = (
+        "MAX_LIFETIME",
+        "MAX_LEASE",
+        "MAX_BACKOFF",
+        "INITIAL_THROTTLE",
+        "MAX_THROTTLE",
+        "CLOCK_TOLERANCE",
+        "REJECTION_RESET_AFTER",
+        "MIN_REJECTION_AGE",
+    )
+    constants = [f"local {name} = {getattr(_policy, name)!r}\n" for name in names]
+    constants.append(f"local KEPT_FOR_MS = '{KEPT_FOR * 1000:.0f}'\n")
+    text = "".join(constants) + files(__package__ or "").joinpath("_record.lua").read_text("utf-8")
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 class UnreadableError(Exception):
-    """An answer that the script does not give."""
+    """The script does not give such an answer."""
 
 
 READ: Final[Arguments] = (b"read",)
-LOOK: Final[Arguments] = (b"look",)
+STAMP: Final[Arguments] = (b"stamp",)
 FORGET: Final[Arguments] = (b"forget",)
 
 
 def claim_arguments(event: Claim) -> Arguments:
-    """Return what the script needs for a claim."""
+    """Return the arguments for a claim."""
     seen = _marked(None if event.seen is None else event.seen.encode())
-    return b"claim", event.id.encode(), seen, exact(event.lease), b"1" if event.rejected else b"0"
+    return b"claim", event.id.encode(), seen, exact(event.lease), b"1" if event.throttled else b"0"
 
 
 def commit_arguments(event: Commit) -> Arguments:
-    """Return what the script needs for a commit."""
+    """Return the arguments for a commit."""
     refresh = _marked(event.refresh)
     return b"commit", event.id.encode(), event.access, refresh, exact(event.lifetime), exact(event.remaining)
 
 
 def release_arguments(event: Release) -> Arguments:
-    """Return what the script needs for a fail."""
+    """Return the arguments for a release."""
     failure = _marked(None if event.failure is None else failure_to_json(event.failure).encode())
     return b"release", event.id.encode(), exact(event.backoff), failure, _marked(event.refresh)
 
 
 def exact(number: float) -> bytes:
-    """Return a number so that none of its digits is lost."""
+    """Return a number with all of its digits."""
     return repr(float(number)).encode()
 
 
 @frozen(repr=False)
 class Answer:
-    """What the script said: a word, the stamp of the record, and what belongs to the word. Shows nothing of it."""
+    """An answer of the script: a word, the stamp of the record, and further items. Its `repr` shows none of them."""
 
     word: bytes
     stamp: bytes
     items: tuple[SecretBytes, ...]
 
 
-# What follows raises `UnreadableError` for anything that the script does not say, and `TokenStoreError` for a stored
-# failure that is none.
+# The parsers raise `UnreadableError` if the script does not give such an answer, and `TokenStoreError` if a stored
+# failure cannot be read.
 
 
-def answer_of(answer: object) -> Answer:
-    """Return an answer of whatever sort."""
+def parse_answer(answer: object) -> Answer:
+    """Return an answer to any operation."""
     if not isinstance(answer, list):
         raise UnreadableError
     parts: list[SecretBytes] = []
-    for part in answer:  # pyright: ignore[reportUnknownVariableType]  looked at right here
+    for part in answer:  # pyright: ignore[reportUnknownVariableType]  checked right here
         if not isinstance(part, bytes):
             raise UnreadableError
         parts.append(SecretBytes(part))
@@ -119,7 +123,7 @@ def answer_of(answer: object) -> Answer:
     return Answer(bytes(parts[0]), bytes(parts[1]), tuple(parts[2:]))
 
 
-def read_answer(answer: Answer) -> SharedToken | None:
+def parse_read(answer: Answer) -> SharedToken | None:
     """Return the answer to a read."""
     if answer.word == b"none" and not answer.items:
         return None
@@ -128,37 +132,37 @@ def read_answer(answer: Answer) -> SharedToken | None:
     return _token(answer.items)
 
 
-def claim_answer(answer: Answer) -> ClaimAnswer:
+def parse_claim(answer: Answer) -> ClaimAnswer:
     """Return the answer to a claim."""
     match answer.word, answer.items:
         case b"granted", (refresh, version, remaining, failures, failing_for):
             known = _unmarked(version)
             return Granted(
                 refresh=_unmarked(refresh),
-                version=None if known is None else _name(known),
+                version=None if known is None else _ascii(known),
                 remaining=_number(remaining),
                 failures=_count(failures),
                 failing_for=_number(failing_for),
             )
         case b"changed", items:
             return Changed(token=_token(items))
-        case b"busy", (wait,):
-            return Busy(retry_after=_number(wait))
-        case b"backoff", (wait, failure, failures, failing_for):
+        case b"busy", (retry_after,):
+            return Busy(retry_after=_number(retry_after))
+        case b"backoff", (retry_after, failure, failures, failing_for):
             return Backoff(
-                retry_after=_number(wait),
+                retry_after=_number(retry_after),
                 failure=failure_from_json(Secret(failure.decode("utf-8", "replace"))),
                 failures=_count(failures),
                 failing_for=_number(failing_for),
             )
-        case b"throttled", (wait,):
-            return Throttled(retry_after=_number(wait))
+        case b"throttled", (retry_after,):
+            return Throttled(retry_after=_number(retry_after))
         case _:
             raise UnreadableError
 
 
-def end_answer(answer: Answer) -> EndAnswer:
-    """Return the answer to a commit or a fail."""
+def parse_end(answer: Answer) -> EndAnswer:
+    """Return the answer to a commit or a release."""
     match answer.word, answer.items:
         case b"done", ():
             return Done()
@@ -174,14 +178,14 @@ def _token(items: tuple[SecretBytes, ...]) -> SharedToken:
     match items:
         case (version, access, lifetime, remaining):
             return SharedToken(
-                version=_name(version), access=access, lifetime=_number(lifetime), remaining=_number(remaining)
+                version=_ascii(version), access=access, lifetime=_number(lifetime), remaining=_number(remaining)
             )
         case _:
             raise UnreadableError
 
 
 def _marked(value: bytes | None) -> SecretBytes:
-    """Tell none from empty, as the script does."""
+    """Distinguish `None` from an empty value, as the script does."""
     return SecretBytes(b"" if value is None else b"=" + value)
 
 
@@ -210,7 +214,7 @@ def _count(value: bytes) -> int:
     return int(number)
 
 
-def _name(value: bytes) -> str:
+def _ascii(value: bytes) -> str:
     try:
         return value.decode("ascii")
     except UnicodeDecodeError:

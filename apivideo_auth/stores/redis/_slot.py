@@ -1,199 +1,151 @@
-"""One account's record in Redis, as one worker sees it."""
+"""The record of one account in Redis, as one worker sees it."""
 
 import asyncio
-import random
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from typing import Final, Protocol, TypeVar
-
-from attrs import define, field
+from typing import Final, TypeVar
 
 from apivideo_auth._errors import TokenStoreError
 from apivideo_auth._record import Claim, ClaimAnswer, Commit, Done, EndAnswer, Granted, Release, SharedToken
-from apivideo_auth.stores.redis import _script as script
-from apivideo_auth.stores.redis._client import run
-from apivideo_auth.stores.redis._connection import Connection, Listener
+from apivideo_auth.stores._base import Waiters
+from apivideo_auth.stores.redis import _script
+from apivideo_auth.stores.redis._connection import Connection, Connections
+from apivideo_auth.stores.redis._subscription import Listener
 
-INITIAL_POLL_INTERVAL: Final = 1.0
-POLL_GROWTH: Final = 1.5
+POLL_INTERVAL: Final = 1.0
 MAX_POLL_INTERVAL: Final = 5.0
-"""`changed` looks at the record at growing intervals, in seconds. A subscription, where there is one, is faster."""
+"""`changed` polls at growing intervals (seconds), in case that the subscription is cut."""
 
 _Answer = TypeVar("_Answer")
 
 
-class Place(Protocol):
-    """What a slot needs of its store."""
-
-    def link(self) -> Connection:
-        """Return what the slots share in the running event loop."""
-        ...
-
-    async def let_go(self, link: Connection) -> None:
-        """Close what the slots shared, if none is left."""
-        ...
-
-
-@define(eq=False)
-class _Waiter:
-    """Somebody in `changed`: stirred to look at the record, or told that there is news."""
-
-    stirred: asyncio.Event = field(factory=asyncio.Event)
-    told: bool = False
-
-
 class RedisSlot:
-    """One manager's view of an account in a `RedisStore`. It is connected from its first operation on.
+    """One manager's view of an account in a `RedisStore`. Its first operation connects.
 
-    An operation that raises may have been done. A commit that is made again is answered *claim_lost* with the token of
-    that very id if the first one counted.
+    An operation that raises may have been done. A commit that is repeated after it was done is answered `ClaimLost`,
+    with the token of that very claim.
     """
 
-    def __init__(self, store: Place, key: bytes, on_commit: Callable[[], None]) -> None:
-        self._store = store
+    def __init__(self, connections: Connections, key: bytes, on_commit: Callable[[], None]) -> None:
+        self._connections = connections
         self._key = key
         self._on_commit = on_commit
-        self._link: Connection | None = None
+        self._connection: Connection | None = None
         self._closed = False
-        self._waiting: set[_Waiter] = set()
-        # The version of the last commit that the manager made or was told of: it is told once.
-        self._known: str | None = None
+        self._waiters = Waiters()
+        # The version of the last commit that the manager knows of: `on_commit` is called once for each.
+        self._version: str | None = None
+        # The record's stamp in the last answer to this slot.
         self._stamp: bytes | None = None
-        self._reported = False
-        # For tests: the time, in place of the server's.
+        # For tests: a time that replaces the server's.
         self._now = b""
 
     async def read(self) -> SharedToken | None:
-        """Return the record's token, if it still lives."""
-        return await self._run(script.READ, script.read_answer)
+        """Return the record's token, if it has not expired."""
+        return await self._run(_script.READ, _script.parse_read)
 
     async def claim(self, event: Claim) -> ClaimAnswer:
         """Ask to renew. A claim that is cancelled is given back."""
-        # In a task of its own, so that its answer, which may hold the refresh token, is not lost by cancelling.
-        sent = asyncio.Task(
-            self._run(script.claim_arguments(event), script.claim_answer), loop=asyncio.get_running_loop()
+        # In a task of its own, so that cancelling does not lose the answer, which may hold the refresh token.
+        running = asyncio.Task(
+            self._run(_script.claim_arguments(event), _script.parse_claim), loop=asyncio.get_running_loop()
         )
         try:
-            return await asyncio.shield(sent)
+            return await asyncio.shield(running)
         except asyncio.CancelledError:
-            await self._give_back(event, sent)
+            await self._give_back(event, running)
             raise
 
     async def commit(self, event: Commit) -> EndAnswer:
         """End a claim with a token, and wake every worker."""
-        # Known before it is sent: the subscription may tell of it before the answer is here.
-        self._known = event.id
-        answer = await self._run(script.commit_arguments(event), script.end_answer)
+        # Set before the command: the subscription may receive the commit before the answer comes.
+        self._version = event.id
+        answer = await self._run(_script.commit_arguments(event), _script.parse_end)
         if isinstance(answer, Done):
             for slot in self._neighbours():
-                slot.hear_commit(event.id)
+                slot.on_committed(event.id)
         return answer
 
     async def release(self, event: Release) -> EndAnswer:
         """End a claim without a token."""
-        answer = await self._run(script.release_arguments(event), script.end_answer)
+        answer = await self._run(_script.release_arguments(event), _script.parse_end)
         for slot in self._neighbours():
-            slot.hear_fail()
+            slot.on_released()
         return answer
 
-    async def changed(self, wait: float) -> None:
-        """Return when the record is another than in this slot's last answer, or when `wait` seconds are over.
+    async def changed(self, timeout: float) -> None:
+        """Return when the record has changed since the last answer to this slot, or after `timeout` seconds.
 
-        The subscription tells at once; without it, looking at growing intervals does. Raises `TokenStoreError` when
-        the store does not answer such a look.
+        The subscription reports changes at once; polling finds them if the subscription is cut. Raises
+        `TokenStoreError` if polling fails.
         """
-        waiter = _Waiter()
-        self._waiting.add(waiter)
-        pause = INITIAL_POLL_INTERVAL
-        try:
-            async with asyncio.timeout(wait):
-                seen = self._stamp if self._stamp is not None else await self._look()
-                while not (self._closed or waiter.told):
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(pause * random.uniform(0.75, 1.25)):  # noqa: S311  spreads workers
-                            await waiter.stirred.wait()
-                    waiter.stirred.clear()
-                    if self._closed or waiter.told or await self._look() != seen:
-                        return
-                    pause = min(pause * POLL_GROWTH, MAX_POLL_INTERVAL)
-        except TimeoutError:
-            return
-        finally:
-            self._waiting.discard(waiter)
+        if not self._closed:
+            await self._waiters.poll(timeout, self._has_changed, interval=POLL_INTERVAL, max_interval=MAX_POLL_INTERVAL)
 
     async def forget(self) -> None:
         """Delete the record."""
-        await self._run(script.FORGET, script.end_answer)
+        await self._run(_script.FORGET, _script.parse_end)
 
     async def close(self) -> None:
-        """Let go of the record. The last slot to do so closes what the store opened itself."""
+        """Release the slot. The last slot to close closes the connections that the store opened itself."""
         if self._closed:
             return
         self._closed = True
-        self._wake()
-        if self._link is not None:
-            self._link.leave(self._key, self)
-            await self._store.let_go(self._link)
+        self._waiters.wake()
+        if self._connection is not None:
+            await self._connections.leave(self._connection, self._key, self)
 
-    # What the subscription and neighbours tell.
-
-    def hear_commit(self, version: str) -> None:
-        """Take in that a claim of this id was committed."""
-        self._wake()
-        if version != self._known:
-            self._known = version
+    def on_committed(self, version: str) -> None:
+        """Wake the waiters after a commit, and call the manager unless it knows of it."""
+        self._waiters.wake()
+        if version != self._version:
+            self._version = version
             self._on_commit()
 
-    def hear_fail(self) -> None:
-        """Take in that a claim has failed."""
-        self._wake()
+    def on_released(self) -> None:
+        """Wake the waiters after a release."""
+        self._waiters.wake()
 
-    def hear_again(self, *, missed: bool) -> None:
-        """Take in that the subscription is there, and that something may have been missed before."""
-        for waiter in self._waiting:
-            waiter.stirred.set()
+    def on_subscribed(self, *, missed: bool) -> None:
+        """Wake the waiters, and call the manager if it may have missed a commit."""
+        self._waiters.wake()
         if missed:
             self._on_commit()
 
-    def _wake(self) -> None:
-        for waiter in self._waiting:
-            waiter.told = True
-            waiter.stirred.set()
-
     def _neighbours(self) -> AbstractSet[Listener]:
-        return frozenset() if self._link is None else self._link.slots(self._key)
+        connection = self._connection
+        return frozenset() if connection is None else connection.subscription.listeners(self._key)
 
-    async def _look(self) -> bytes:
-        answer = await self._run(script.LOOK, lambda answer: answer)
-        return answer.stamp
+    async def _has_changed(self) -> bool:
+        before = self._stamp
+        answer = await self._run(_script.STAMP, lambda answer: answer)
+        return before is not None and before != answer.stamp
 
-    async def _give_back(self, event: Claim, sent: "asyncio.Task[ClaimAnswer]") -> None:
-        """Undo a claim that nobody waits for any more: its refresh token is unused, and others need not wait for it."""
+    async def _give_back(self, event: Claim, running: "asyncio.Task[ClaimAnswer]") -> None:
+        """Undo a claim whose answer nobody received: its refresh token is unused, and its lease would block others."""
         try:
-            await asyncio.wait({sent})
+            await asyncio.wait({running})
             with suppress(TokenStoreError):
-                answer = sent.result()
+                answer = running.result()
                 if isinstance(answer, Granted):
                     await self.release(Release(id=event.id, refresh=answer.refresh))
         finally:
-            sent.cancel()
+            running.cancel()
 
-    async def _run(self, arguments: script.Arguments, read: Callable[[script.Answer], _Answer]) -> _Answer:
+    async def _run(self, arguments: _script.Arguments, parse: Callable[[_script.Answer], _Answer]) -> _Answer:
         if self._closed:
-            raise TokenStoreError(f"this slot of {self._store!r} is closed")
-        if self._link is None:
-            self._link = self._store.link()
-            self._link.join(self._key, self)
-        heal = self._reported or arguments is script.FORGET
-        answer = await run(self._link.client, self._key, arguments, now=self._now, heal=heal)
-        self._stamp = answer.stamp
-        self._reported = answer.stamp == script.BROKEN
-        try:
-            if answer.word != script.BROKEN:
-                return read(answer)
-        except script.UnreadableError:
-            pass
-        raise TokenStoreError(
-            f"the record in {self._store!r} cannot be read: it is damaged, or was written by something else"
+            raise TokenStoreError(f"this manager has closed its token store at {self._connections.address}")
+        if self._connection is None:
+            self._connection = self._connections.join(self._key, self)
+        # A damaged record is reported once and then replaced.
+        reported = self._stamp == _script.DAMAGED
+        answer = await self._connection.run(
+            self._key, arguments, now=self._now, replace_damaged=reported or arguments is _script.FORGET
         )
+        self._stamp = answer.stamp
+        with suppress(_script.UnreadableError):
+            if answer.word != _script.DAMAGED:
+                return parse(answer)
+        address = self._connections.address
+        raise TokenStoreError(f"the record at {address} cannot be read: it is damaged, or another program wrote it")

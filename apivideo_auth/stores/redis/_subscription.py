@@ -1,135 +1,148 @@
-"""The subscription of a `RedisStore`: one connection that hears of commits and failures."""
+"""The subscription of a `RedisStore`: one connection that receives commits and releases."""
 
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from contextvars import Context
-from typing import Final
+from typing import Any, Final, Protocol
 
-from apivideo_auth.stores.redis._client import BUDGET, Client, PubSub, end, what_happened
+from apivideo_auth.stores.redis._client import BUDGET, Client, PubSub, describe_error
 
 INITIAL_RECONNECT_DELAY: Final = 0.5
 MAX_RECONNECT_DELAY: Final = 30.0
-"""A subscription that cannot be made or was cut is made again after pauses that double from one to the other."""
-STEADY: Final = 60.0
-"""After a subscription that lasted so many seconds the pauses start again from the first."""
-QUIET: Final = 300.0
-"""After so many seconds without a message the server is asked whether it is still there."""
-PATIENCE: Final = 10.0
-"""Seconds that it then has to answer."""
+"""Seconds before a subscription is made again; they double from one to the other."""
+RECONNECT_RESET_AFTER: Final = 60.0
+"""A subscription that lasted so many seconds resets the delay."""
+PING_AFTER: Final = 300.0
+"""Seconds without a message after which the server is asked whether it is still there."""
+PING_TIMEOUT: Final = 10.0
+"""Seconds that the server has to answer."""
+CANCEL_INTERVAL: Final = 0.02
+"""Seconds until a task that goes on after it was cancelled is cancelled again."""
 
 _logger: Final = logging.getLogger("apivideo_auth.stores")
 
 
-class _SilentError(Exception):
-    """The server no longer answers."""
+class Listener(Protocol):
+    """A slot, as the subscription sees it."""
+
+    def on_committed(self, version: str) -> None: ...
+    def on_released(self) -> None: ...
+    def on_subscribed(self, *, missed: bool) -> None: ...
+
+
+class _NoPongError(Exception):
+    """The server did not answer a ping."""
 
 
 class Subscription:
-    """Hears of what happens on channels, from `start` to `stop`, reconnecting by itself.
+    """Receives the messages of every channel that has listeners, and calls these.
 
-    - `on_message` is called with the channel and the message.
-    - `on_subscribed` is called with the channel when it is heard from now on, and with True if it was before: in
-      between, messages may have been missed.
+    The first `add` starts it, `stop` ends it, and it connects again by itself. `on_subscribed` is called each time its
+    channel has been subscribed to; `missed` if it had been before, since messages may have been missed in between.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        on_message: Callable[[bytes, bytes], None],
-        on_subscribed: Callable[[bytes, bool], None],
-    ) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
-        self._on_message = on_message
-        self._on_subscribed = on_subscribed
-        self._wanted: set[bytes] = set()
-        self._heard: set[bytes] = set()
-        self._nap: asyncio.Timeout | None = None
+        self._listeners: dict[bytes, set[Listener]] = {}
+        # The channels that have been subscribed to at least once.
+        self._known: set[bytes] = set()
+        self._wait: asyncio.Timeout | None = None
         self._task: asyncio.Task[None] | None = None
-        # A cancellation may get lost on its way, see `end`.
+        # Cancelling the task is not enough, see `cancel`.
         self._stopping = False
 
-    def start(self) -> None:
-        """Start listening, in the running event loop."""
-        # In a context of its own: it is_newer_than whoever came first.
-        self._task = asyncio.Task(
-            self._run(), loop=asyncio.get_running_loop(), name="apivideo-auth-subscription", context=Context()
-        )
+    @property
+    def channels(self) -> AbstractSet[bytes]:
+        """The channels that have listeners."""
+        return self._listeners.keys()
+
+    def listeners(self, channel: bytes) -> AbstractSet[Listener]:
+        """Return the listeners of a channel."""
+        return frozenset(self._listeners.get(channel, ()))
+
+    def add(self, channel: bytes, listener: Listener) -> None:
+        """Call `listener` when a message of this channel comes in."""
+        self._listeners.setdefault(channel, set()).add(listener)
+        if self._task is None:
+            # In an empty context: the subscription outlives the caller's context.
+            self._task = asyncio.Task(
+                self._run(), loop=asyncio.get_running_loop(), name="apivideo-auth-subscription", context=Context()
+            )
+        self._interrupt()
+
+    def remove(self, channel: bytes, listener: Listener) -> None:
+        """Undo `add`."""
+        self._listeners[channel].discard(listener)
+        if not self._listeners[channel]:
+            del self._listeners[channel]
+            self._known.discard(channel)
+            self._interrupt()
 
     async def stop(self) -> None:
-        """Stop listening, and let go of the connection."""
-        assert self._task is not None, "start comes first"
+        """End the subscription and its connection."""
         self._stopping = True
-        await end(self._task, again=2 * BUDGET)
-
-    def add(self, channel: bytes) -> None:
-        """Listen to this channel too."""
-        self._wanted.add(channel)
-        self._interrupt()
-
-    def remove(self, channel: bytes) -> None:
-        """Listen to this channel no longer."""
-        self._wanted.discard(channel)
-        self._heard.discard(channel)
-        self._interrupt()
+        if self._task is not None:
+            await cancel(self._task, interval=2 * BUDGET)
 
     def _interrupt(self) -> None:
-        if self._nap is not None:
-            self._nap.reschedule(asyncio.get_running_loop().time())
+        """Let the task look at the channels again."""
+        if self._wait is not None:
+            self._wait.reschedule(asyncio.get_running_loop().time())
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        pause = INITIAL_RECONNECT_DELAY / 2
+        delay = INITIAL_RECONNECT_DELAY / 2
         while True:
             began = loop.time()
             try:
-                await self._listen()
-            except Exception as error:  # noqa: BLE001  whatever it is: listening is no use now, and polling goes on
-                _logger.debug("the subscription of a token store was cut: %s", what_happened(error))
+                await self._receive()
+            except Exception as error:  # noqa: BLE001  whatever it is, the slots poll until there is a subscription again
+                _logger.debug("the subscription of a token store was lost: %s", describe_error(error))
             if self._stopping:
                 return
-            pause = INITIAL_RECONNECT_DELAY if loop.time() - began >= STEADY else min(2 * pause, MAX_RECONNECT_DELAY)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  to spread workers, not to hide
+            lasted = loop.time() - began
+            delay = INITIAL_RECONNECT_DELAY if lasted >= RECONNECT_RESET_AFTER else min(2 * delay, MAX_RECONNECT_DELAY)
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  not a secret; spreads the workers
 
-    async def _listen(self) -> None:
-        """Listen until the connection is lost, which raises, or until `stop`."""
+    async def _receive(self) -> None:
+        """Receive messages until `stop`; raises when the connection is lost."""
         pubsub = self._client.pubsub()
         subscribed: set[bytes] = set()
-        asked = False
+        pinged = False
         try:
             while await self._adjust(pubsub, subscribed):
-                message = await self._next(pubsub, PATIENCE if asked else QUIET)
+                message = await self._next(pubsub, PING_TIMEOUT if pinged else PING_AFTER)
                 if message is not None:
-                    asked = False
-                    self._take(message)
+                    pinged = False
+                    self._dispatch(message)
                     continue
-                if asked:
-                    raise _SilentError
+                if pinged:
+                    raise _NoPongError
                 async with asyncio.timeout(BUDGET):
                     await pubsub.ping()
-                asked = True
+                pinged = True
         finally:
             await _close(pubsub)
 
-    async def _next(self, pubsub: PubSub, patience: float) -> dict[str, object] | None:
-        """Return a message, none after so many seconds, and an empty one when there are channels to adjust."""
+    async def _next(self, pubsub: PubSub, timeout: float) -> dict[str, object] | None:
+        """Return a message, `None` after `timeout` seconds, and an empty one after `_interrupt`."""
         try:
-            async with asyncio.timeout(None) as self._nap:
-                return await pubsub.get_message(timeout=patience)
+            async with asyncio.timeout(None) as self._wait:
+                return await pubsub.get_message(timeout=timeout)
         except TimeoutError:
-            if self._nap is None or not self._nap.expired():
+            if self._wait is None or not self._wait.expired():
                 raise
             return {}
         finally:
-            self._nap = None
+            self._wait = None
 
     async def _adjust(self, pubsub: PubSub, subscribed: set[bytes]) -> bool:
-        """Subscribe to the channels that are wanted, and to no other; say whether to go on."""
-        # Bounded: channels come and go with managers.
-        while subscribed != self._wanted and not self._stopping:
-            missing, surplus = self._wanted - subscribed, subscribed - self._wanted
+        """Subscribe to exactly the channels that have listeners; return whether to go on."""
+        while subscribed != self.channels and not self._stopping:
+            missing, surplus = self.channels - subscribed, subscribed - self.channels
             async with asyncio.timeout(BUDGET):
                 if missing:
                     await pubsub.subscribe(*missing)
@@ -139,22 +152,39 @@ class Subscription:
             subscribed -= surplus
         return not self._stopping
 
-    def _take(self, message: dict[str, object]) -> None:
+    def _dispatch(self, message: dict[str, object]) -> None:
+        """Call the listeners; anything but a message of one of their channels is ignored."""
         channel, data = message.get("channel"), message.get("data")
-        if not isinstance(channel, bytes) or channel not in self._wanted:
+        if not isinstance(channel, bytes) or channel not in self._listeners:
             return
         if message.get("type") == "subscribe":
-            again = channel in self._heard
-            self._heard.add(channel)
-            self._on_subscribed(channel, again)
+            missed = channel in self._known
+            self._known.add(channel)
+            for listener in self.listeners(channel):
+                listener.on_subscribed(missed=missed)
         elif isinstance(data, bytes):
-            self._on_message(channel, data)
+            change, _, claim_id = data.partition(b" ")
+            for listener in self.listeners(channel):
+                if change == b"commit":
+                    listener.on_committed(claim_id.decode("ascii", "replace"))
+                else:
+                    listener.on_released()
 
 
 async def _close(pubsub: PubSub) -> None:
     with suppress(Exception):
         async with asyncio.timeout(BUDGET):
             if pubsub.connection is not None:
-                # By itself, `aclose` does not wait until the connection is closed.
+                # `aclose` alone does not wait until the connection is closed.
                 await pubsub.connection.disconnect()
             await pubsub.aclose()
+
+
+async def cancel(task: "asyncio.Task[Any]", *, interval: float = CANCEL_INTERVAL) -> None:
+    """Cancel a task until it ends: `asyncio.wait_for` may lose a cancellation before Python 3.12."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=interval)
+    if not task.cancelled():
+        # Retrieved, so that asyncio does not report it as unretrieved.
+        task.exception()

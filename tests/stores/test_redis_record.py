@@ -1,4 +1,4 @@
-"""RedisStore against a real Redis: the transitions of the record, and what is kept."""
+"""RedisStore with a real Redis: the transitions of the record, and what is kept."""
 
 import random
 
@@ -17,14 +17,14 @@ from apivideo_auth._record import (
     Record,
     Release,
 )
-from apivideo_auth.stores.redis import _script as _redis_script
+from apivideo_auth.stores.redis import _script
 from apivideo_auth.stores.redis._store import RedisStore
 from tests.stores.redis_workers import FAILURE, PREFIX, apply, apply_pure, at, claimed, committed, get, put
 from tests.support.record_cases import CASES, differences
 
 
 def some_event(draw: random.Random, ids: list[str], record: Record) -> Event | None:
-    """Return an event that may well fit the record."""
+    """Return a random event that is likely to fit the record."""
     known = [record.claim_id or ids[-1], *ids[-3:]]
     match draw.randrange(8):
         case 0 | 1 | 2 | 3:
@@ -52,7 +52,7 @@ def some_event(draw: random.Random, ids: list[str], record: Record) -> Event | N
 
 @pytest.mark.parametrize("seed", range(25))
 async def test_the_script_says_what_the_pure_functions_say(seed, redis_server, store, slots, account):
-    """Over random events at random times, each answer and each stored record is that of `_record`, to the last bit."""
+    """For random events at random times, the script gives the same answer and record as `_record`, to the last bit."""
     draw = random.Random(seed)
     slot, record, ids, now = slots(store, account), _record.EMPTY, ["never"], 1_767_225_600.123456
     for _ in range(80):
@@ -65,7 +65,7 @@ async def test_the_script_says_what_the_pure_functions_say(seed, redis_server, s
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_redis_answers_as_the_table_says(case, redis_server, store, slots, account):
-    """The record that is in Redis, the event and the moment give the answer and the record of the table."""
+    """A record in Redis, an event and a time result in the answer and the record of the table."""
     put(redis_server, account, case.before)
     answer = await apply(at(slots(store, account), case.now), case.event)
     record = get(redis_server, account)
@@ -73,7 +73,7 @@ async def test_redis_answers_as_the_table_says(case, redis_server, store, slots,
 
 
 async def test_every_field_of_a_record_is_kept(redis_server, store, slots, account):
-    """What one claim does not change stays as it was, whatever field it is in."""
+    """A claim keeps every field that it does not change."""
     full = Record(
         **{
             field.name: {"version": "v", "claim_id": "c", "failure": FAILURE, "failures": 3}.get(field.name, 0.1 + 0.2)
@@ -88,7 +88,7 @@ async def test_every_field_of_a_record_is_kept(redis_server, store, slots, accou
 
 
 async def test_the_time_is_the_servers(redis_server, store, slots, account):
-    """Without a time of the test's, records are dated by Redis's clock."""
+    """Records are dated by Redis's clock."""
     slot = slots(store, account)
     before = int(redis_server.run("TIME")[0])
     await slot.claim(claimed("c"))
@@ -98,8 +98,8 @@ async def test_the_time_is_the_servers(redis_server, store, slots, account):
     assert 3590 < token.remaining <= 3600
 
 
-async def test_a_commit_that_is_made_again_is_recognised(store, slots, account):
-    """A commit whose answer was lost is dropped the second time, with the token of that very claim."""
+async def test_a_repeated_commit_is_answered_with_its_own_token(store, slots, account):
+    """Repeating a commit whose answer was lost is answered "claim lost", with the token of that very claim."""
     slot = slots(store, account)
     await slot.claim(claimed("c"))
     assert await slot.commit(committed("c")) == Done()
@@ -109,7 +109,7 @@ async def test_a_commit_that_is_made_again_is_recognised(store, slots, account):
 
 
 async def test_accounts_and_prefixes_are_kept_apart(redis_server, store, slots, account):
-    """What happens to an account happens to no other, nor under another prefix."""
+    """Claims of other accounts, or under another prefix, do not interfere."""
     slot, other = slots(store, account), slots(store, account + "2")
     elsewhere = slots(RedisStore(redis_server.url, prefix="elsewhere:"), account)
     assert isinstance(await slot.claim(claimed("1")), Granted)
@@ -118,20 +118,20 @@ async def test_accounts_and_prefixes_are_kept_apart(redis_server, store, slots, 
     assert redis_server.run("EXISTS", PREFIX + account, "elsewhere:" + account) == 2
 
 
-async def test_an_abandoned_record_goes_by_itself(redis_server, store, slots, account):
-    """A record lives for eight days after its last change; looking is no change."""
+async def test_an_unused_record_expires(redis_server, store, slots, account):
+    """Redis keeps a record for eight days after its last change; reading does not extend this."""
     slot = slots(store, account)
     await slot.claim(claimed("c"))
     redis_server.run("PEXPIRE", PREFIX + account, "1000000")
     await slot.read()
     assert redis_server.run("PTTL", PREFIX + account) <= 1_000_000
     await slot.commit(committed("c"))
-    assert _redis_script.KEPT == 8 * 86_400
+    assert _script.KEPT_FOR == 8 * 86_400
     assert 691_000_000 < redis_server.run("PTTL", PREFIX + account) <= 691_200_000
 
 
 async def test_forget_deletes_the_record(redis_server, store, slots, account):
-    """After `forget` nothing of the account is left, whatever it was."""
+    """`forget` deletes the key, whatever its type is."""
     slot = slots(store, account)
     await slot.claim(claimed("c"))
     await slot.forget()

@@ -1,6 +1,7 @@
-"""RedisStore: one renewal for all, and how workers hear of it."""
+"""RedisStore: one renewal for all workers, and how they notice it."""
 
 import asyncio
+import logging
 
 import pytest
 import redis
@@ -12,7 +13,7 @@ from apivideo_auth._record import (
     Record,
     Release,
 )
-from apivideo_auth.stores.redis import _subscription as _redis_feed
+from apivideo_auth.stores.redis import _subscription
 from apivideo_auth.stores.redis._store import RedisStore
 from tests.stores.redis_workers import (
     FAILURE,
@@ -30,7 +31,7 @@ from tests.support.redis_server import RedisServer
 
 
 async def test_of_many_claims_one_is_granted(redis_server, slots, account):
-    """Of thirty workers that claim at the same time one renews; all others are told to wait for it."""
+    """Of thirty workers that claim at the same time one is granted its claim; the others are answered busy."""
     workers = [slots(RedisStore(redis_server.url), account) for _ in range(30)]
     for slot in workers:
         await slot.read()  # It is connected now.
@@ -41,7 +42,7 @@ async def test_of_many_claims_one_is_granted(redis_server, slots, account):
 
 @pytest.mark.parametrize("end", [committed("c"), Release(id="c", backoff=1.0, failure=FAILURE), Release(id="c")])
 async def test_the_end_of_a_claim_wakes_those_who_wait(end, redis_server, slots, account, no_polling):
-    """A commit and a fail end `changed` everywhere at once, by the subscription."""
+    """A commit and a release end `changed` of every worker at once, by the subscription."""
     holder = slots(RedisStore(redis_server.url), account)
     others = [slots(RedisStore(redis_server.url), account) for _ in range(3)]
     await holder.claim(claimed("c"))
@@ -54,7 +55,7 @@ async def test_the_end_of_a_claim_wakes_those_who_wait(end, redis_server, slots,
         await asyncio.gather(*tasks)
 
 
-async def test_a_commit_is_told_to_every_other_worker_once(redis_server, slots, account):
+async def test_a_commit_calls_every_other_worker_once(redis_server, slots, account):
     """`on_commit` is called once for each commit of another slot, in this process or another, and not for its own."""
     calls: list[str] = []
     shared, other = RedisStore(redis_server.url), RedisStore(redis_server.url)
@@ -78,7 +79,7 @@ async def test_a_commit_is_told_to_every_other_worker_once(redis_server, slots, 
 
 @pytest.mark.parametrize("end", [committed("c"), Release(id="c", backoff=1.0, failure=FAILURE), Release(id="c")])
 async def test_polling_finds_what_the_subscription_missed(end, own_redis, slots, account, fast_polling):
-    """With the subscription cut, `changed` finds a commit or a fail by looking at the record."""
+    """While the subscription is cut, `changed` notices a commit or a release by polling."""
     holder, waiter = slots(RedisStore(own_redis.url), account), slots(RedisStore(own_redis.url), account)
     await holder.claim(claimed("c"))
     await waiter.claim(claimed("d"))
@@ -92,7 +93,7 @@ async def test_polling_finds_what_the_subscription_missed(end, own_redis, slots,
 
 
 async def test_a_change_before_changed_is_found(own_redis, slots, account, fast_polling):
-    """A commit between a worker's claim and its waiting is not waited for in vain."""
+    """`changed` notices a commit between the worker's claim and its call."""
     holder, waiter = slots(RedisStore(own_redis.url), account), slots(RedisStore(own_redis.url), account)
     await holder.claim(claimed("c"))
     await waiter.claim(claimed("d"))
@@ -104,7 +105,7 @@ async def test_a_change_before_changed_is_found(own_redis, slots, account, fast_
 
 
 async def test_changed_ends_with_its_time(store, slots, account):
-    """Without a change, `changed` returns when its seconds are over; also as the first operation."""
+    """Without a change `changed` returns after its timeout, also as the first operation."""
     slot = slots(store, account)
     async with asyncio.timeout(SECONDS):
         await slot.changed(0.05)
@@ -112,7 +113,7 @@ async def test_changed_ends_with_its_time(store, slots, account):
 
 
 async def test_changed_ends_with_the_slot(store, slots, account):
-    """Closing a slot ends its `changed`, and another one returns at once."""
+    """Closing a slot ends its `changed`, and a later call returns at once."""
     slot = slots(store, account)
     await slot.read()
     task = await waiting(slot)
@@ -122,9 +123,11 @@ async def test_changed_ends_with_the_slot(store, slots, account):
         await slot.changed(60)
 
 
-async def test_a_cut_subscription_comes_back_and_tells(own_redis, slots, account, monkeypatch, no_polling):
-    """A subscription that was cut is made again; since commits may have been missed, waiters and managers look."""
-    monkeypatch.setattr(_redis_feed, "INITIAL_RECONNECT_DELAY", 0.05)
+async def test_after_a_cut_subscription_waiters_and_managers_look_again(
+    own_redis, slots, account, monkeypatch, no_polling
+):
+    """A subscription that was cut is made again. Commits may have been missed, so waiters and managers read again."""
+    monkeypatch.setattr(_subscription, "INITIAL_RECONNECT_DELAY", 0.05)
     calls: list[str] = []
     waiter = slots(RedisStore(own_redis.url), account, lambda: calls.append("look"))
     holder = slots(RedisStore(own_redis.url), account)
@@ -140,8 +143,8 @@ async def test_a_cut_subscription_comes_back_and_tells(own_redis, slots, account
     assert calls == ["look"]
 
 
-async def test_a_store_listens_to_what_is_open(redis_server, store, slots, account):
-    """One subscription serves all accounts of a store; it follows the slots that open and close."""
+async def test_one_subscription_follows_the_open_slots(redis_server, store, slots, account):
+    """One subscription serves all accounts of a store; it follows slots as they open and close."""
     names = [f"{account}-{number}" for number in range(3)]
     first, second, third = (slots(store, name) for name in names)
     await first.read()
@@ -153,33 +156,34 @@ async def test_a_store_listens_to_what_is_open(redis_server, store, slots, accou
     await second.close()
     await subscribed(redis_server, names[1], 0)
     calls: list[str] = []
-    again = slots(store, names[1], lambda: calls.append("told"))
+    again = slots(store, names[1], lambda: calls.append("commit"))
     await again.read()
     await subscribed(redis_server, names[1], 1)
     redis_server.run("PUBLISH", PREFIX + names[1], "commit x")
     redis_server.run("PUBLISH", PREFIX + names[1], b"\xff")
-    await eventually(lambda: calls == ["told"])
+    await eventually(lambda: calls == ["commit"])
 
 
-async def test_a_server_that_fell_silent_is_noticed(own_redis, slots, monkeypatch):
-    """A subscription asks now and then whether the server is there; it is dropped when no answer comes."""
-    monkeypatch.setattr(_redis_feed, "QUIET", 0.05)
-    monkeypatch.setattr(_redis_feed, "PATIENCE", 0.3)
-    monkeypatch.setattr(_redis_feed, "INITIAL_RECONNECT_DELAY", 0.05)
+async def test_a_server_that_fell_silent_is_noticed(own_redis, slots, monkeypatch, caplog):
+    """The subscription pings a silent server, and is made again if no answer comes."""
+    monkeypatch.setattr(_subscription, "PING_AFTER", 0.05)
+    monkeypatch.setattr(_subscription, "PING_TIMEOUT", 0.3)
+    monkeypatch.setattr(_subscription, "INITIAL_RECONNECT_DELAY", 0.05)
     slot = slots(RedisStore(own_redis.url))
     await slot.read()
     await subscribed(own_redis, "account", 1)
     (before,) = own_redis.clients("pubsub")
     await eventually(lambda: own_redis.clients("pubsub")[0]["cmd"] == "ping")
     assert own_redis.clients("pubsub")[0]["id"] == before["id"]
+    caplog.set_level(logging.DEBUG, "apivideo_auth.stores")
     own_redis.pause()
-    await asyncio.sleep(0.5)
+    await eventually(lambda: "was lost" in caplog.text)
     own_redis.resume()
     await eventually(lambda: [client["id"] for client in own_redis.clients("pubsub")] not in ([], [before["id"]]))
 
 
 def commands(server: RedisServer) -> dict[str, int]:
-    """Return how often each command came from outside since the last look, and start counting anew."""
+    """Return how often clients have sent each command since the last call, and reset the counts."""
     with redis.Redis.from_url(server.url, protocol=2) as client:
         stats = client.info("commandstats")
         client.config_resetstat()
@@ -189,7 +193,7 @@ def commands(server: RedisServer) -> dict[str, int]:
 
 
 async def test_commands_are_few(own_redis, slots):
-    """An operation is one command, waiting with a subscription costs none, and another's commit is told without one."""
+    """An operation is one command; waiting and noticing a commit take none while there is a subscription."""
     holder, waiter = slots(RedisStore(own_redis.url)), slots(RedisStore(own_redis.url))
     await holder.read()
     await waiter.read()
@@ -198,9 +202,8 @@ async def test_commands_are_few(own_redis, slots):
     await holder.claim(claimed("c"))
     assert commands(own_redis) == {"evalsha": 1}
     await waiter.claim(claimed("d"))
-    task = await waiting(waiter)
-    await asyncio.sleep(0.1)
     assert commands(own_redis) == {"evalsha": 1}
+    task = await waiting(waiter)
     await holder.commit(committed("c"))
     async with asyncio.timeout(SECONDS):
         await task

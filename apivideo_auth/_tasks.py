@@ -1,0 +1,38 @@
+"""Ending tasks for certain: whatever cancellations come meanwhile, and however the task takes its own."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+def start(work: Coroutine[Any, Any, _T], *, name: str, on_done: Callable[[], object] | None = None) -> asyncio.Task[_T]:
+    """Start a task in an empty context, because it may outlive the request that caused it.
+
+    It begins after the caller's next `await`, with an eager task factory too.
+    """
+    # The class, because `loop.create_task` would ask the factory.
+    task = asyncio.Task(work, loop=asyncio.get_running_loop(), name=name, context=Context())
+    if on_done is not None:
+        task.add_done_callback(lambda _task: on_done(), context=Context())
+    return task
+
+
+async def finish(task: asyncio.Task[Any], *, within: float | None = None) -> bool:
+    """Wait until a task has ended, for `within` seconds at most; return whether it has.
+
+    If the caller is cancelled meanwhile, this goes on waiting and raises `CancelledError` at the end.
+    """
+    loop = asyncio.get_running_loop()
+    give_up_at = None if within is None else loop.time() + within
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done() and (give_up_at is None or loop.time() < give_up_at):
+        try:
+            await asyncio.wait({task}, timeout=None if give_up_at is None else give_up_at - loop.time())
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task.done()
