@@ -37,7 +37,7 @@ async def test_a_token_is_kept_between_calls(server: Emulator, environment: dict
 
 
 async def test_force_in_a_row(server: Emulator, environment: dict[str, str]) -> None:
-    """--force waits until a token is old enough to be replaced; where it would wait too long it says when to try again."""
+    """--force waits until a token may be replaced. If that takes too long it says when to try again."""
     _, first, _ = await run(environment, "token")
     code, second, _ = await run(environment, "token", "--force")
     assert (code, second not in ("", first)) == (0, True)
