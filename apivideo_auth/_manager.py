@@ -251,6 +251,7 @@ class TokenManager:
             slot = FailoverSlot(account, emit=self._emit, on_commit=self._refresher.on_commit)
         return Renewer(
             slot=slot,
+            is_shared=self._store is not None,
             api=self._api,
             # The own api limits its calls itself, and knows whether a request was sent.
             call_timeout=self._policy.attempt_timeout + (1.0 if self._own_api is not None else 0.0),

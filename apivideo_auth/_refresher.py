@@ -105,13 +105,13 @@ class Refresher:
             if current is None:
                 await self._wait_for_token(renewer, now)
                 continue
+            if min_ttl is not None and min_ttl > max_min_ttl(current.lifetime):
+                raise _too_much(current)
             if state.phase(now) == "stale":
                 self._renew_in_background(renewer, now)
             is_rejected = rejected is not None and rejected.access_token == current.token.access_token
             if not is_rejected and (min_ttl is None or current.moments.ends_at - now >= min_ttl):
                 return current.token
-            if min_ttl is not None and min_ttl > max_min_ttl(current.lifetime):
-                raise _too_much(current)
             if attempts == MAX_ATTEMPTS:
                 raise _rejected(MIN_REJECTION_AGE) if is_rejected else _too_short(current, MIN_REJECTION_AGE)
             attempts += 1
@@ -131,8 +131,9 @@ class Refresher:
             # Another worker may bring a token before the backoff is over.
             await self._join(self._start(self._watch(renewer, backoff.until - now)))
         else:
-            await self._join(self._start(self._look(renewer, state.request(now))))
-            now = renewer.clock.monotonic()
+            if renewer.is_shared:
+                await self._join(self._start(self._look(renewer, state.request(now))))
+                now = renewer.clock.monotonic()
             if not state.closed and state.usable(now) is None:
                 raise _error_of(backoff, now)
 

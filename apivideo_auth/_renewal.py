@@ -93,10 +93,12 @@ class _Attempt:
 class Renewer:
     """Renews the tokens of one account. Its fields stay the same from one renewal to the next.
 
-    `call_timeout` limits one call, in seconds. `jitter` returns a random number in [0, 1).
+    `is_shared` says whether other workers use the record. `call_timeout` limits one call, in seconds. `jitter` returns a
+    random number in [0, 1).
     """
 
     slot: Slot
+    is_shared: bool
     api: TokenEndpoints
     call_timeout: float
     credentials: AuthenticatePayload

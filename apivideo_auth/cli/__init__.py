@@ -254,7 +254,7 @@ what goes wrong (one of these, or only a delay):
   malformed               answer with invalid JSON
   omit=NAME+NAME          leave these fields out of the response
   override.NAME=VALUE     replace a field by JSON, or by text; repeatable
-  oversized=BYTES         make the response this long
+  oversized=BYTES         make the response at least this long
   redirect=URL            redirect to this URL, with status 307 or the one of status=
 
 settings:
@@ -262,7 +262,7 @@ settings:
   retry_after=SECONDS     add the header Retry-After; needs a status
   header.NAME=VALUE       add any header; needs a status; repeatable
   body=TEXT               use this body; needs a status; must be last, and may contain commas
-  on=PATH                 this path and all below it (default: /auth)
+  on=PATH                 this path and everything below it (default: /auth)
   times=N                 for this many requests (default: 1), or forever
   probability=P           for each request with this probability
   seed=N                  makes the probability repeatable

@@ -9,9 +9,8 @@ from contextlib import suppress
 import click
 
 from apivideo_auth._manager import API_KEY_VARIABLE
-from apivideo_auth.emulator import Emulator, Fault
+from apivideo_auth.emulator import Emulator, Fault, RateLimits
 from apivideo_auth.emulator._emulator import DEFAULT_API_KEY
-from apivideo_auth.emulator._limits import RateLimits
 
 
 def emulator(  # noqa: PLR0913  one for each option

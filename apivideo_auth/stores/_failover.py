@@ -337,18 +337,18 @@ class FailoverAccount:
         if event is None:
             return
         if isinstance(event, Claim):
-            answer = await self._ask(lambda slot: slot.claim(event))
+            answer = await self._ask(lambda slot: slot.claim(event), event)
             self._unconfirmed = None
             if isinstance(answer, Granted):
                 unused = Release(id=event.id, refresh=answer.refresh)
                 await self._ask(lambda slot: slot.release(unused), unused)
         elif isinstance(event, Commit):
-            ended = await self._ask(lambda slot: slot.commit(event))
+            ended = await self._ask(lambda slot: slot.commit(event), event)
             self._unconfirmed = None
             if isinstance(ended, Done) and self._private.version == event.id:
                 self._private = EMPTY
         else:
-            await self._ask(lambda slot: slot.release(event))
+            await self._ask(lambda slot: slot.release(event), event)
             self._unconfirmed = None
 
     async def _offer(self, theirs: SharedToken | None) -> SharedToken | None:

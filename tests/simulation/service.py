@@ -320,7 +320,7 @@ class FaultyService:
 class Endpoints:
     """The endpoints as one worker calls them."""
 
-    service: FaultyService
+    service: FaultyService = field(repr=False)
     worker: str
 
     async def authenticate(self, payload: AuthenticatePayload) -> AccessToken:

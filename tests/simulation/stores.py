@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from attrs import define, frozen
@@ -35,48 +35,28 @@ class StoreFaults:
     set_back: float = 0.0
 
 
-class _InsertionOrderedSet(set[Any]):
-    """A set that is iterated in the order of insertion, as addresses differ from run to run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._order: dict[Any, None] = {}
-
-    def add(self, element: Any) -> None:
-        super().add(element)
-        self._order[element] = None
-
-    def discard(self, element: Any) -> None:
-        super().discard(element)
-        self._order.pop(element, None)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._order)
-
-
 class SharedStore(MemoryStore):
-    """A `MemoryStore` that wakes its workers in the same order in every run.
-
-    Without `pushes` it never calls `on_commit`, like a `FileStore`.
-    """
+    """A `MemoryStore` that, without `pushes`, never calls `on_commit`."""
 
     def __init__(self, *, pushes: bool = True) -> None:
         super().__init__()
         self.pushes = pushes
 
-    def open(self, account: str, *, clock: Clock, on_commit: Callable[[], None]) -> MemorySlot:
-        slot = super().open(account, clock=clock, on_commit=on_commit if self.pushes else _ignore_commit)
-        entry = slot._account
-        if type(entry.slots) is set:
-            ordered = _InsertionOrderedSet()
-            for other in entry.slots:
-                ordered.add(other)
-            entry.slots = ordered
-        return slot
+    def open(self, account: str, *, on_commit: Callable[[], None], **options: Any) -> MemorySlot:
+        return super().open(account, on_commit=on_commit if self.pushes else _ignore_commit, **options)
 
 
 def _ignore_commit() -> None:
     """Stand in for `on_commit` where a store cannot push."""
+
+
+class Process:
+    """A store as one process sees it. Managers with the same `Process` are managers of one process."""
+
+    needs_encryption = False
+
+    def __init__(self, store: "SharedStore | FaultyStore") -> None:
+        self.open = store.open
 
 
 class FaultyStore:
@@ -94,8 +74,8 @@ class FaultyStore:
         self._inner = inner
         self._rng = rng
 
-    def open(self, account: str, *, clock: Clock, on_commit: Callable[[], None]) -> "FaultySlot":
-        return FaultySlot(self, self._inner.open(account, clock=clock, on_commit=on_commit), self._rng, clock)
+    def open(self, account: str, *, clock: Clock, **options: Any) -> "FaultySlot":
+        return FaultySlot(self, self._inner.open(account, clock=clock, **options), self._rng, clock)
 
 
 @define(eq=False)
@@ -120,8 +100,8 @@ class FaultySlot:
     async def release(self, event: Release) -> EndAnswer:
         return await self._perform(lambda: self.inner.release(event))
 
-    async def changed(self, wait: float) -> None:
-        await self.inner.changed(wait * self.rng.random() if self._happens(self.store.faults.down) else wait)
+    async def changed(self, timeout: float) -> None:
+        await self.inner.changed(timeout * self.rng.random() if self._happens(self.store.faults.down) else timeout)
 
     async def forget(self) -> None:
         await self._perform(self.inner.forget)
@@ -130,7 +110,7 @@ class FaultySlot:
         await self.inner.close()
 
     async def _perform(self, operation: Callable[[], Awaitable[T]]) -> T:
-        faults, entry = self.store.faults, self.inner._account
+        faults, entry = self.store.faults, self.inner._shared
         if self._happens(faults.slow):
             await asyncio.sleep(self.rng.random() * faults.max_delay)
         if self._happens(faults.down):

@@ -13,9 +13,13 @@ from tests.simulation.checks import Checks, TokenRequest
 from tests.simulation.ledger import Ledger
 from tests.simulation.loop import SimulatedClock, VirtualLoop
 from tests.simulation.service import API_KEY, KEY_REJECTED, Call, FaultyService, ServiceSettings
-from tests.simulation.stores import FaultyStore, SharedStore
+from tests.simulation.stores import FaultyStore, Process, SharedStore
 
 Store = SharedStore | FaultyStore
+
+
+SAME_PROCESS_FRACTION = 0.25
+"""The fraction of workers that share the process, and so the store object, of an earlier worker."""
 
 
 @frozen(kw_only=True)
@@ -120,6 +124,7 @@ class World:
     service: FaultyService = field(init=False)
     checks: Checks = field(init=False)
     _ledgers: dict[str, Ledger] = field(factory=dict)
+    _processes: dict[Store, list[Process]] = field(factory=dict)
     _max_delay: float = field(init=False)
     # The blocks of the loop: when they ended, by the loop's time and by the clock, and how long they were.
     _blocks: list[tuple[float, float, float]] = field(factory=list)
@@ -184,7 +189,7 @@ class World:
         manager = TokenManager(
             API_KEY,
             base_url=f"https://{account}.example",
-            store=store,
+            store=self._process(store),
             policy=self.policy,
             api=self.service.endpoints(name),
             clock=self.clock,
@@ -194,6 +199,16 @@ class World:
         manager.subscribe(lambda event: self.checks.on_event(worker, event))
         self.log(name, f"opened for {account}")
         return worker
+
+    def _process(self, store: Store | None) -> Process | None:
+        """Return a process for a new worker: mostly a process of its own, sometimes that of an earlier worker."""
+        if store is None:
+            return None
+        processes = self._processes.setdefault(store, [])
+        if processes and self.rng.random() < SAME_PROCESS_FRACTION:
+            return self.rng.choice(processes)
+        processes.append(Process(store))
+        return processes[-1]
 
     def open_workers(self) -> list[Worker]:
         """Return the workers that nobody has begun to close."""

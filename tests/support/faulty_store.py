@@ -22,6 +22,12 @@ class FaultyStore:
     def open(self, account: str, **kwargs: Any) -> "FaultySlot":
         return FaultySlot(self, self.inner.open(account, **kwargs))
 
+    def process(self) -> "FaultyStore":
+        """Return the same store as another process sees it, with a switch of its own."""
+        other = FaultyStore()
+        other.inner = self.inner
+        return other
+
     @property
     def record(self) -> Record:
         (account,) = self.inner._accounts.values()

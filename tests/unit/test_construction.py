@@ -130,14 +130,14 @@ def test_an_application_that_the_vendor_would_refuse_is_a_value_error(applicatio
 )
 def test_who_passes_an_api_passes_nothing_that_is_the_apis(kwargs: dict) -> None:
     """Arguments that the passed api would ignore are refused."""
-    with pytest.raises(ValueError, match="belong to the api"):
+    with pytest.raises(ValueError, match="cannot be combined"):
         TokenManager(API_KEY, api=Service(None), **kwargs)
 
 
 async def test_a_connector_beside_an_api_is_refused() -> None:
     """A connector that the passed api would ignore is refused, and stays the caller's to close."""
     async with aiohttp.TCPConnector() as connector:
-        with pytest.raises(ValueError, match="belong to the api"):
+        with pytest.raises(ValueError, match="cannot be combined"):
             TokenManager(API_KEY, api=Service(None), connector=connector)
         assert not connector.closed
 

@@ -172,13 +172,3 @@ def test_the_example_of_a_tested_service_passes(pytester: pytest.Pytester) -> No
     """examples/tested_service passes as its reader would run it."""
     shutil.copytree(ROOT / "examples" / "tested_service", pytester.path, dirs_exist_ok=True)
     pytester.runpytest_subprocess(*OPTIONS).assert_outcomes(passed=3)
-
-
-def test_the_page_on_testing_passes(pytester: pytest.Pytester) -> None:
-    """The blocks of docs/testing.md are tests that pass."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "testing.md").read_text(), re.DOTALL)
-    pytester.makepyfile(test_real=blocks[0])
-    pytester.runpytest_subprocess("test_real.py", *OPTIONS).assert_outcomes(passed=5)
-    pytester.makeconftest(blocks[1])
-    pytester.makepyfile(test_virtual=blocks[1])
-    pytester.runpytest_subprocess("test_virtual.py", *OPTIONS).assert_outcomes(passed=1)
