@@ -198,7 +198,9 @@ class Refresher:
         self._schedule()
         self._wake()
 
-    async def _renew(self, renewer: Renewer, reason: events.Reason, request: RenewalRequest) -> Outcome | None:
+    async def _renew(  # noqa: C901, PLR0911  one branch for each outcome
+        self, renewer: Renewer, reason: events.Reason, request: RenewalRequest
+    ) -> Outcome | None:
         """Renew until there is an outcome: wait for other workers' claims, and replace a rejected refresh token."""
         state, monotonic = self._state, renewer.clock.monotonic
         known = state.current

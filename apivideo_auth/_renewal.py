@@ -94,8 +94,9 @@ class _Attempt:
 class Renewer:
     """Renews the tokens of one account. Its fields stay the same from one renewal to the next.
 
-    `is_shared` says whether other workers use the record. `call_timeout` limits one call, in seconds. `jitter` returns a
-    random number in [0, 1).
+    - `is_shared`: other workers may use the record.
+    - `call_timeout`: limits one call, in seconds.
+    - `jitter`: returns a random number in [0, 1).
     """
 
     slot: Slot
@@ -181,14 +182,14 @@ class Renewer:
             version=attempt.claim_id,
         )
 
-    async def _release(
-        self, attempt: _Attempt, failure: Failure, sent_at: float, refresh: bytes | None
-    ) -> Outcome:
+    async def _release(self, attempt: _Attempt, failure: Failure, sent_at: float, refresh: bytes | None) -> Outcome:
         """End the claim without a token. `refresh` is given back."""
         failed_at = self.clock.monotonic()
         failed = self._failed(attempt, failure, sent_at, failed_at)
+        # A misuse concerns this program alone, so that other workers need not back off.
+        shared = None if failure.kind == "misuse" else failure
         ended = await self.slot.release(
-            Release(id=attempt.claim_id, backoff=failed.backoff.retry_after, failure=failure, refresh=refresh)
+            Release(id=attempt.claim_id, backoff=failed.backoff.retry_after, failure=shared, refresh=refresh)
         )
         if isinstance(ended, ClaimLost) and ended.token is not None and attempt.request.should_adopt(ended.token):
             return Adopted(token=ended.token, asked_at=failed_at)

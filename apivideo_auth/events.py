@@ -154,7 +154,7 @@ class StoreDegraded:
     @property
     def message(self) -> str:
         """The event as a sentence."""
-        return f"the token store failed: {self.cause}; the manager continues without it, next try in {self.next_try_in:.1f} s"
+        return f"the token store failed: {self.cause}; continuing without it, next try in {self.next_try_in:.1f} s"
 
 
 @frozen(kw_only=True)

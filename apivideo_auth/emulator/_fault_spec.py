@@ -8,37 +8,12 @@ from typing import Any, Final
 from apivideo_auth._validation import check_instance
 from apivideo_auth.emulator._faults import Fault
 
-FAULT_SYNTAX: Final = """\
-A fault is a kind and settings, separated by commas: 503,on=/auth/refresh,times=2,retry_after=5
-
-kind (one of these, or a delay alone):
-  503, status=503         answer this status
-  hang                    never answer
-  reset=before            reset the connection before the work is done
-  reset=after             reset it after the work: the response is lost
-  malformed               answer malformed JSON
-  omit=NAME+NAME          leave fields out of the response
-  override.NAME=VALUE     replace a field by JSON, or else by text; more than once
-  oversized=BYTES         make the response at least this long
-  redirect=URL            redirect the client, by 307 or by status=
-
-settings:
-  delay=SECONDS           wait first
-  retry_after=SECONDS     the header Retry-After, with a status
-  header.NAME=VALUE       any header, with a status; more than once
-  body=TEXT               the body, with a status; must be last, and may contain commas
-  on=PATH                 this path and everything below it (default: /auth)
-  times=N                 the number of requests to hit (default: 1), or forever
-  probability=P           hit a request with this probability
-  seed=N                  make the hits repeatable
-"""
-
 _BODY: Final = re.compile(r"(?:^|,)\s*body\s*=")
 _NUMBER: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 def parse_fault(spec: str) -> Fault:
-    """Return the fault that a text describes, see `FAULT_SYNTAX`.
+    """Return the fault that a text describes. `apivideo-auth serve --help` explains the syntax.
 
     Raises `ValueError` if the text cannot be parsed, or if `Fault` rejects it.
     """

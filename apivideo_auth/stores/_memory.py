@@ -15,7 +15,7 @@ class _Shared:
     """The record of one account, and the slots that share it."""
 
     record: Record = field(default=_record.EMPTY, repr=False)
-    slots: "list[MemorySlot]" = field(factory=lambda: [], repr=False)
+    slots: "list[MemorySlot]" = field(factory=list["MemorySlot"], repr=False)
 
 
 class MemoryStore:
