@@ -191,14 +191,15 @@ def shared_token(record: Record, now: float) -> SharedToken | None:
     if record.version is None or record.access is None or record.committed_at is None:
         return None
     lifetime = min(record.lifetime, MAX_LIFETIME)
-    remaining = record.ends_at - now
-    if not 0 < remaining <= lifetime + CLOCK_TOLERANCE or record.committed_at > now + CLOCK_TOLERANCE:
+    remaining = min(record.ends_at - now, lifetime)
+    is_from_future = max(record.ends_at - lifetime, record.committed_at) > now + CLOCK_TOLERANCE
+    if remaining <= 0 or is_from_future:
         return None
     return SharedToken(
         version=record.version,
         access=record.access,
         lifetime=lifetime,
-        remaining=min(remaining, lifetime),
+        remaining=remaining,
         committed_at=record.committed_at,
     )
 
