@@ -21,9 +21,9 @@ from apivideo_auth._errors import (
 )
 from apivideo_auth._failure import Failure
 from apivideo_auth._policy import MIN_REJECTION_AGE, backoff_after, max_min_ttl, moments
-from apivideo_auth._record import Backoff, Busy, SharedToken, Throttled
+from apivideo_auth._record import Backoff, Busy, RenewalRequest, SharedToken, Throttled
 from apivideo_auth._renewal import Adopted, ClaimLapsed, Failed, Outcome, RefreshRejected, Renewed, Renewer
-from apivideo_auth._state import BackoffState, Current, RenewalRequest, State
+from apivideo_auth._state import BackoffState, Current, State
 from apivideo_auth._tasks import finish, start
 from apivideo_auth._token import Token
 

@@ -22,12 +22,12 @@ from apivideo_auth._record import (
     Commit,
     Granted,
     Release,
+    RenewalRequest,
     SharedToken,
     Throttled,
 )
 from apivideo_auth._response import Endpoint
 from apivideo_auth._secrets import Secret, SecretBytes
-from apivideo_auth._state import RenewalRequest
 from apivideo_auth.stores._base import Slot
 
 

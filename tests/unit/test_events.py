@@ -96,7 +96,7 @@ SENTENCES = [
     (
         events.StoreDegraded(cause="made-up", next_try_in=1.0),
         "WARNING",
-        "the token store is down: made-up; continuing without it, next try in 1.0 s",
+        "the token store failed: made-up; continuing without it, next try in 1.0 s",
     ),
     (events.StoreRecovered(seconds=4.25), "WARNING", "the token store works again after 4.2 s"),
 ]
