@@ -35,6 +35,8 @@ MAX_TIMER_DELAY: Final = 60.0
 """The loop's time may stand still while the machine sleeps, so the timer reads the clock this often."""
 MIN_DELAY: Final = 0.001
 """Event loops round time: a shorter wait may end before its moment, again and again."""
+WATCH_INTERVAL: Final = 0.05
+"""Seconds between looks at the record, at least, while a caller waits for a backoff to end."""
 CLEANING_TIMEOUT: Final = 1.5
 """Seconds that a cancelled renewal has to end its claim in a store."""
 
@@ -265,16 +267,24 @@ class Refresher:
     async def _watch(self, renewer: Renewer, timeout: float) -> None:
         """Wait until another worker has committed, for `timeout` seconds at most, and look at the record."""
         self._only_waits = True
+        state, give_up_at = self._state, renewer.clock.monotonic() + timeout
         await renewer.slot.changed(max(timeout, MIN_DELAY))
-        await self._look(renewer, self._state.request(renewer.clock.monotonic()))
+        await self._look(renewer, state.request(renewer.clock.monotonic()))
+        now = renewer.clock.monotonic()
+        if state.usable(now) is None and now < give_up_at:
+            # `changed` may return early, and again and again.
+            await asyncio.sleep(min(give_up_at - now, WATCH_INTERVAL))
 
     def on_commit(self, token: SharedToken, asked_at: float) -> None:
         """Adopt the token that another worker has committed, if it is better."""
         renewer = self._renewer
         if renewer is not None and not self._state.closed:
             request = self._state.request(renewer.clock.monotonic())
-            if token.version != request.version and request.should_adopt(token):
-                self._adopt(renewer, token, asked_at)
+            if token.version != request.version:
+                # The endpoints work again, even if this token is not better than the current one.
+                self._state.backoff = None
+                if request.should_adopt(token):
+                    self._adopt(renewer, token, asked_at)
                 self._schedule()
                 self._wake()
 

@@ -74,15 +74,19 @@ class Waiters:
     """The calls of `changed` that wait on one slot."""
 
     def __init__(self) -> None:
+        self.wakes = 0
         self._events: set[asyncio.Event] = set()
 
     def wake(self) -> None:
         """End every call of `wait` and `poll`."""
+        self.wakes += 1
         for event in self._events:
             event.set()
 
-    async def wait(self, timeout: float) -> None:
-        """Return after `wake`, or after `timeout` seconds."""
+    async def wait(self, timeout: float, *, since: int | None = None) -> None:
+        """Return after `wake`, or after `timeout` seconds; at once if `wakes` is no longer `since`."""
+        if since is not None and self.wakes != since:
+            return
         with self._registered() as woken, suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await woken.wait()

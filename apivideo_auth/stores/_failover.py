@@ -104,11 +104,13 @@ class FailoverSlot:
         self._account = account
         # Where the last claim was granted: a claim of the private record does not exist in the store.
         self.holds_shared_claim = False
+        # `changed` must not miss a change between the last answer and its own call.
+        self.seen = 0
         account.slots.append(self)
 
     async def read(self) -> SharedToken | None:
         """Return the token of the account; `None` while the store is down."""
-        return await _to_the_end(self._account.read())
+        return await _to_the_end(self._account.read(self))
 
     async def claim(self, event: Claim) -> ClaimAnswer:
         """Ask for the right to renew: in the store, or while it is down in the private record."""
@@ -133,7 +135,7 @@ class FailoverSlot:
 
     async def changed(self, timeout: float) -> None:
         """Return after a commit or release, or after `timeout` seconds; early if in doubt."""
-        await self._account.changed(timeout)
+        await self._account.changed(timeout, self)
 
     async def forget(self) -> None:
         """Delete the record."""
@@ -186,10 +188,12 @@ class FailoverAccount:
 
     # The operations. Each runs to its end, and takes the lock.
 
-    async def read(self) -> SharedToken | None:
+    async def read(self, slot: FailoverSlot | None = None) -> SharedToken | None:
         """Return the token of the account; `None` while the store is down."""
         async with self._lock:
             token = None
+            if slot is not None:
+                slot.seen = self._waiters.wakes
             with suppress(_DownError):
                 token = self._note_token(await self._ask(lambda slot: slot.read()))
                 await self._settle()
@@ -200,6 +204,7 @@ class FailoverAccount:
         """Claim in the store, or while it is down in the private record."""
         slot.holds_shared_claim = False
         async with self._lock:
+            slot.seen = self._waiters.wakes
             holder, now = self._holder, self._now()
             if holder is not None and now < holder[1]:
                 return Busy(retry_after=holder[1] - now)
@@ -264,8 +269,10 @@ class FailoverAccount:
             self._end_of_claim(event.id)
         return answer
 
-    async def changed(self, timeout: float) -> None:
+    async def changed(self, timeout: float, slot: FailoverSlot) -> None:
         """Wait for another manager of this process, or for the store."""
+        if self._waiters.wakes != slot.seen:
+            return
         if self._is_watched or self._reads.failures or self._holder is not None:
             await self._waiters.wait(timeout)
             return
