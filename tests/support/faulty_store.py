@@ -9,22 +9,28 @@ from apivideo_auth._record import EMPTY, Record
 
 
 class FaultyStore:
-    """A `MemoryStore` with a switch: `fault` is None, "down", "slow", "lost" (done, but no answer) or "garbage"."""
+    """A `MemoryStore` with a switch: `fault` is None, "down", "slow", "lost" (done, but no answer) or "garbage".
+
+    Without `pushes` it never calls `on_commit`.
+    """
 
     needs_encryption = False
 
-    def __init__(self) -> None:
+    def __init__(self, *, pushes: bool = True) -> None:
         self.inner = MemoryStore()
+        self.pushes = pushes
         self.fault: str | None = None
         self.operations: list[str] = []
         self.before: Callable[[str], None] = lambda _operation: None
 
     def open(self, account: str, **kwargs: Any) -> "FaultySlot":
+        if not self.pushes:
+            kwargs["on_commit"] = _ignore
         return FaultySlot(self, self.inner.open(account, **kwargs))
 
     def process(self) -> "FaultyStore":
         """Return the same store as another process sees it, with a switch of its own."""
-        other = FaultyStore()
+        other = FaultyStore(pushes=self.pushes)
         other.inner = self.inner
         return other
 
@@ -41,6 +47,10 @@ class FaultyStore:
     def empty(self) -> None:
         """Lose everything."""
         self.record = EMPTY
+
+
+def _ignore() -> None:
+    """Stand in for `on_commit` in a store that does not push."""
 
 
 class FaultySlot:
