@@ -74,7 +74,8 @@ class Waiters:
     """The calls of `changed` that wait on one slot."""
 
     def __init__(self) -> None:
-        self._events: set[asyncio.Event] = set()
+        # In the order in which they began to wait.
+        self._events: dict[asyncio.Event, None] = {}
 
     def wake(self) -> None:
         """End every call of `wait` and `poll`."""
@@ -109,11 +110,11 @@ class Waiters:
     def _registered(self) -> Generator[asyncio.Event]:
         # An event for each call: it is set as well if `wake` comes while `has_changed` runs.
         event = asyncio.Event()
-        self._events.add(event)
+        self._events[event] = None
         try:
             yield event
         finally:
-            self._events.discard(event)
+            del self._events[event]
 
 
 def require_packages(user: str, extra: str, *packages: str) -> None:

@@ -15,7 +15,7 @@ class _Shared:
     """The record of one account, and the slots that share it."""
 
     record: Record = field(default=_record.EMPTY, repr=False)
-    slots: "set[MemorySlot]" = field(factory=lambda: set(), repr=False)
+    slots: "list[MemorySlot]" = field(factory=lambda: [], repr=False)
 
 
 class MemoryStore:
@@ -52,7 +52,7 @@ class MemorySlot:
         self.waiters = Waiters()
         self._shared = shared
         self._now = clock.monotonic
-        shared.slots.add(self)
+        shared.slots.append(self)
 
     async def read(self) -> SharedToken | None:
         """Return the record's token, if it still lives."""
@@ -89,7 +89,8 @@ class MemorySlot:
 
     async def close(self) -> None:
         """Leave the record; the store keeps it."""
-        self._shared.slots.discard(self)
+        if self in self._shared.slots:
+            self._shared.slots.remove(self)
         self.waiters.wake()
 
     def _wake(self) -> None:

@@ -1,4 +1,4 @@
-"""A store in memory that a test can take away, slow down, empty, or set back to an older copy."""
+"""A store in memory that a test can take down, slow down, empty, or set back to an earlier record."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,7 +9,12 @@ from apivideo_auth._record import EMPTY, Record
 
 
 class FaultyStore:
-    """A `MemoryStore` with a switch: `fault` is None, "down", "slow", "lost" (done, but no answer) or "garbage"."""
+    """A `MemoryStore` with a switch.
+
+    - `fault`: `None`, "down", "slow" (no answer for an hour), "lost" (executed, but without an answer), or "garbage" (it
+      raises an exception that stores do not raise).
+    - `operations`: the names of the operations so far; `before` is called with the name before each.
+    """
 
     needs_encryption = False
 
@@ -22,6 +27,10 @@ class FaultyStore:
     def open(self, account: str, **kwargs: Any) -> "FaultySlot":
         return FaultySlot(self, self.inner.open(account, **kwargs))
 
+    def for_another_process(self) -> "OtherProcess":
+        """Return the same store as another process sees it: managers share what they know within a process."""
+        return OtherProcess(self)
+
     @property
     def record(self) -> Record:
         (account,) = self.inner._accounts.values()
@@ -33,8 +42,17 @@ class FaultyStore:
         account.record = record
 
     def empty(self) -> None:
-        """Lose everything."""
+        """Lose the record."""
         self.record = EMPTY
+
+
+class OtherProcess:
+    """A `FaultyStore` as another process sees it."""
+
+    needs_encryption = False
+
+    def __init__(self, store: FaultyStore) -> None:
+        self.open = store.open
 
 
 class FaultySlot:
