@@ -187,13 +187,13 @@ class AuthenticationApi:
             await self.close()
         if self._session is None or self._session.closed:
             try:
-                self._session = self._new_session()
-            except RuntimeError:
+                self._session = self._new_session(loop)
+            except RuntimeError:  # aiohttp's answer to a connector of another loop
                 return _misuse("the connector that was passed belongs to another event loop; make one in each loop")
             self._loop = loop
         return self._session
 
-    def _new_session(self) -> aiohttp.ClientSession:
+    def _new_session(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
         # Without keep-alive: a connection that went stale between two renewals would lose a refresh token.
         connector = aiohttp.TCPConnector(force_close=True) if self._connector is None else self._connector
         return aiohttp.ClientSession(
@@ -209,6 +209,7 @@ class AuthenticationApi:
             headers=self._headers,
             auto_decompress=False,
             trust_env=self._trust_env,
+            loop=loop,
         )
 
     def _network_failure(self, error: Exception, url: str) -> Failure:

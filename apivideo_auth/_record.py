@@ -20,6 +20,8 @@ from apivideo_auth._policy import (
     MAX_THROTTLE,
     MIN_REJECTION_AGE,
     REJECTION_RESET_AFTER,
+    RefreshPolicy,
+    is_usable,
 )
 
 
@@ -72,6 +74,36 @@ class SharedToken:
     lifetime: float
     remaining: float
     committed_at: float
+
+
+@frozen(kw_only=True)
+class RenewalRequest:
+    """What a renewal needs to know about the worker.
+
+    - `version`: the record's version that the worker knows.
+    - `access`, `remaining`: its own token, if it has a usable one, and the seconds that it still lives.
+    - `rejected`: a caller is denied that token, so any other token is better.
+    - `throttled`: the renewal may help nobody, so it is throttled.
+    - `failures`: how often in a row renewals failed, as far as the worker knows.
+    """
+
+    policy: RefreshPolicy
+    version: str | None = None
+    access: str | None = field(default=None, repr=False)
+    remaining: float | None = None
+    rejected: bool = False
+    throttled: bool = False
+    failures: int = 0
+
+    def should_adopt(self, token: SharedToken) -> bool:
+        """Return whether the record's token is better than the worker's own."""
+        if self.remaining is None or self.access is None:
+            return is_usable(self.policy, lifetime=token.lifetime, remaining=token.remaining)
+        if token.access == self.access.encode():
+            return False
+        if self.rejected:
+            return is_usable(self.policy, lifetime=token.lifetime, remaining=token.remaining)
+        return token.remaining > self.remaining
 
 
 # The events.
@@ -191,14 +223,15 @@ def shared_token(record: Record, now: float) -> SharedToken | None:
     if record.version is None or record.access is None or record.committed_at is None:
         return None
     lifetime = min(record.lifetime, MAX_LIFETIME)
-    remaining = record.ends_at - now
-    if not 0 < remaining <= lifetime + CLOCK_TOLERANCE or record.committed_at > now + CLOCK_TOLERANCE:
+    remaining = min(record.ends_at - now, lifetime)
+    is_from_future = max(record.ends_at - lifetime, record.committed_at) > now + CLOCK_TOLERANCE
+    if remaining <= 0 or is_from_future:
         return None
     return SharedToken(
         version=record.version,
         access=record.access,
         lifetime=lifetime,
-        remaining=min(remaining, lifetime),
+        remaining=remaining,
         committed_at=record.committed_at,
     )
 

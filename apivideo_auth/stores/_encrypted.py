@@ -45,7 +45,7 @@ def account_name(base_url: str, api_key: str) -> str:
     return fingerprint(base_url, api_key)
 
 
-def open_slot(
+def open_slot(  # noqa: PLR0913  they belong together, and are keywords
     store: TokenStore,
     *,
     base_url: str,
@@ -62,7 +62,8 @@ def open_slot(
     if not store.needs_encryption:
         return store.open(account, clock=clock, on_commit=on_commit, on_damage=on_damage)
     cipher = Cipher(api_key, account)
-    return EncryptedSlot(store.open(account, clock=clock, on_commit=on_commit, on_damage=on_damage), cipher)
+    slot = store.open(account, clock=clock, on_commit=on_commit, on_damage=on_damage)
+    return EncryptedSlot(slot, cipher, on_damage=on_damage)
 
 
 class Cipher:
@@ -99,18 +100,8 @@ class Cipher:
         nonce = os.urandom(_NONCE_BYTES)
         return _VERSION + nonce + self._aead.encrypt(nonce, plain, self._context(part))
 
-    def decrypt(self, part: Part, encrypted: bytes) -> SecretBytes:
-        """Return the content; raise `TokenStoreError` if `encrypt` of this account and part did not make it."""
-        plain = self._decrypted(part, encrypted)
-        if plain is None:
-            # Raised outside of the handler: the library's error would be its context.
-            raise TokenStoreError(
-                f"the stored {part} token cannot be decrypted: "
-                "it was altered, or encrypted with another API key or by another version"
-            )
-        return plain
-
-    def _decrypted(self, part: Part, encrypted: bytes) -> SecretBytes | None:
+    def decrypt(self, part: Part, encrypted: bytes) -> SecretBytes | None:
+        """Return the content, or `None` if `encrypt` of this account and part did not make it."""
         version, nonce, content = encrypted[:1], encrypted[1 : 1 + _NONCE_BYTES], encrypted[1 + _NONCE_BYTES :]
         if version != _VERSION or len(nonce) != _NONCE_BYTES:
             return None
@@ -131,37 +122,40 @@ def _encoded(text: str) -> SecretBytes:
 class EncryptedSlot:
     """Encrypts the tokens that go into a slot, and decrypts those that come out of it.
 
-    A part that cannot be decrypted was altered, or was written without the API key. It is reported once, as
-    `TokenStoreError`, and from then on it counts as missing, so that the account recovers: a claim ignores such an
-    access token, such a refresh token leaves the record together with its claim, and the next commit replaces both.
+    A part that cannot be decrypted was altered, or was written without the API key. It counts as missing at once: a
+    claim ignores such an access token, and such a refresh token is not used. The next commit replaces both. It is
+    reported once for each content.
     """
 
-    def __init__(self, slot: Slot, cipher: Cipher) -> None:
+    def __init__(self, slot: Slot, cipher: Cipher, *, on_damage: Callable[[str], None]) -> None:
         self._slot = slot
         self._cipher = cipher
-        self._reported: SharedToken | None = None
+        self._on_damage = on_damage
+        # The parts that were reported last.
+        self._reported: dict[Part, bytes] = {}
 
     def __repr__(self) -> str:
         return f"<EncryptedSlot {self._slot!r}>"
 
     async def read(self) -> SharedToken | None:
-        """Return the record's token, if it has not expired."""
-        encrypted = await self._slot.read()
-        return None if encrypted is None or self._was_reported(encrypted) else self._decrypted(encrypted)
+        """Return the record's token, if it still lives."""
+        return self._decrypted(await self._slot.read())
 
     async def claim(self, event: Claim) -> ClaimAnswer:
-        """Ask to renew."""
+        """Ask for the right to renew. Raises `TokenStoreError` if the record has another foreign token each time."""
         answer = await self._slot.claim(event)
-        if isinstance(answer, Changed) and self._was_reported(answer.token):
+        if isinstance(answer, Changed):
+            token = self._decrypted(answer.token)
+            if token is not None:
+                return Changed(token=token)
             answer = await self._slot.claim(evolve(event, seen=answer.token.version))
         if isinstance(answer, Changed):
-            return Changed(token=self._decrypted(answer.token))
+            token = self._decrypted(answer.token)
+            if token is None:
+                raise TokenStoreError("the token store is in use by a program that does not have the API key")
+            return Changed(token=token)
         if isinstance(answer, Granted) and answer.refresh is not None:
-            try:
-                return evolve(answer, refresh=self._cipher.decrypt("refresh", answer.refresh))
-            except TokenStoreError:
-                await self._slot.release(Release(id=event.id))
-                raise
+            return evolve(answer, refresh=self._decrypted_part("refresh", answer.refresh))
         return answer
 
     async def commit(self, event: Commit) -> EndAnswer:
@@ -176,7 +170,7 @@ class EncryptedSlot:
         return self._ended(await self._slot.release(evolve(event, refresh=self._encrypted_refresh(event.refresh))))
 
     async def changed(self, timeout: float) -> None:
-        """Return after a commit or release of another worker, or after `timeout` seconds."""
+        """Return after a commit or release of any worker, or after `timeout` seconds."""
         await self._slot.changed(timeout)
 
     async def forget(self) -> None:
@@ -191,23 +185,19 @@ class EncryptedSlot:
         return None if refresh is None else self._cipher.encrypt("refresh", refresh)
 
     def _ended(self, answer: EndAnswer) -> EndAnswer:
-        """Decrypt the token of a lost claim's answer; one that cannot be decrypted counts as missing."""
-        if not isinstance(answer, ClaimLost) or answer.token is None:
-            return answer
-        try:
-            access = self._cipher.decrypt("access", answer.token.access)
-        except TokenStoreError:
-            return ClaimLost(token=None)
-        return ClaimLost(token=evolve(answer.token, access=access))
+        return ClaimLost(token=self._decrypted(answer.token)) if isinstance(answer, ClaimLost) else answer
 
-    def _decrypted(self, token: SharedToken) -> SharedToken:
-        try:
-            return evolve(token, access=self._cipher.decrypt("access", token.access))
-        except TokenStoreError:
-            self._reported = token
-            raise
+    def _decrypted(self, token: SharedToken | None) -> SharedToken | None:
+        access = None if token is None else self._decrypted_part("access", token.access)
+        return None if token is None or access is None else evolve(token, access=access)
 
-    def _was_reported(self, token: SharedToken) -> bool:
-        """Return whether this very token has been reported as one that cannot be decrypted."""
-        reported = self._reported
-        return reported is not None and (reported.version, reported.access) == (token.version, token.access)
+    def _decrypted_part(self, part: Part, encrypted: bytes) -> SecretBytes | None:
+        """Return the content of a part; report a part that cannot be decrypted."""
+        content = self._cipher.decrypt(part, encrypted)
+        if content is None and self._reported.get(part) != encrypted:
+            self._reported[part] = encrypted
+            self._on_damage(
+                f"the {part} token in the token store cannot be decrypted and counts as missing: it was altered, or "
+                "encrypted with another API key or by another version"
+            )
+        return content

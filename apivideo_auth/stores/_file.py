@@ -3,22 +3,21 @@
 import asyncio
 import os
 import re
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Final, TypeVar, cast
+from threading import Lock, Thread
+from typing import Any, Final, TypeVar, cast
 
 from apivideo_auth import _record
-from apivideo_auth._clock import SYSTEM_CLOCK, Clock
+from apivideo_auth._clock import Clock
 from apivideo_auth._errors import TokenStoreError
-from apivideo_auth._record import Claim, ClaimAnswer, Commit, Done, EndAnswer, Granted, Release, SharedToken
+from apivideo_auth._record import Claim, ClaimAnswer, Commit, EndAnswer, Release, SharedToken
 from apivideo_auth._secrets import fingerprint
 from apivideo_auth.stores._base import Waiters, require_packages
-from apivideo_auth.stores._file_record import RecordFile, Stamp
+from apivideo_auth.stores._file_record import Outcome, RecordFile, Stamp
 
-LOCK_TIMEOUT: Final = 0.35
-"""Seconds that an operation waits for its turn and for the lock. The rest of its 0.5 seconds is for the disk."""
 POLL_INTERVAL: Final = 0.02
 MAX_POLL_INTERVAL: Final = 0.25
 """`changed` polls at growing intervals (seconds): a renewal takes a moment, a dead holder's lease much longer."""
@@ -37,9 +36,8 @@ class FileStore:
     Records are dated by the wall clock, which the processes of a machine share. The directory must be on a local disk:
     the locks and clocks of network file systems are not reliable enough.
 
-    Nothing is opened before the first use. When the last manager has closed, no thread and no open file is left; the
-    next use opens them again, also in another event loop. Managers in event loops that run at the same time share the
-    store in the same way as processes do.
+    Nothing is opened before the first use, and nothing stays open after an operation. The store can be used in several
+    event loops, one after another or at the same time; managers in different loops share it as processes do.
 
     Raises `TypeError` or `ValueError` if the directory is invalid, and `ImportError` if a package of the extra
     `apivideo-auth[file]` is missing.
@@ -50,7 +48,6 @@ class FileStore:
     def __init__(self, directory: "str | os.PathLike[str] | None" = None) -> None:
         require_packages("a FileStore", "file", "filelock", "platformdirs", "cryptography")
         self._directory = _absolute(directory)
-        self._files: dict[str, RecordFile] = {}
         self._thread = FileThread()
         self._process = os.getpid()
 
@@ -67,17 +64,15 @@ class FileStore:
         account: str,
         *,
         clock: Clock,
-        on_commit: Callable[[], None],
-        on_damage: Callable[[str], None],  # noqa: ARG002
+        on_commit: Callable[[], None],  # noqa: ARG002  files cannot push
+        on_damage: Callable[[str], None],
     ) -> "FileSlot":
         """Return the slot of an account. `clock.utc` dates its records."""
         if os.getpid() != self._process:
-            # A fork copies the slots of the parent process, but not its thread.
-            self._thread = FileThread()
-            self._process = os.getpid()
+            # A fork copies the queue of the parent process, but not its thread.
+            self._thread, self._process = FileThread(), os.getpid()
         name = account if _FILE_NAME.fullmatch(account) else fingerprint(account)
-        file = self._files.setdefault(name, RecordFile(self._directory, name))
-        return FileSlot(file, self._thread, clock=clock, on_commit=on_commit)
+        return FileSlot(RecordFile(self._directory, name), self._thread, clock=clock, on_damage=on_damage)
 
 
 def _absolute(directory: object) -> Path:
@@ -95,151 +90,123 @@ def _absolute(directory: object) -> Path:
 
 
 class FileThread:
-    """The thread that does a store's blocking work, one job after another in order, and the slots that use it.
+    """Runs a store's blocking jobs in order, in a thread that ends when there is no more to do.
 
     It is not the event loop's thread pool: the program may have filled that one with slow work, and its jobs have no
-    order, so that a job could not undo a cancelled one. One thread is enough: a job takes about a millisecond, and jobs
-    on one file exclude each other anyway.
+    order, so that an operation which was given up could run after the next one. One thread is enough: a job takes about
+    a millisecond. It does not stay, because nothing would end it if the event loop were closed before the slots.
     """
 
     def __init__(self) -> None:
-        self.slots: set[FileSlot] = set()
-        self._executor: ThreadPoolExecutor | None = None
+        # Guards the other attributes.
+        self._lock = Lock()
+        self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._is_working = False
+        self._thread: Thread | None = None
 
     def submit(self, job: Callable[[], _Answer]) -> "Future[_Answer]":
-        """Queue a job. The first one starts the thread."""
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="apivideo-auth-files")
-        return self._executor.submit(job)
+        """Queue a job, and start the thread if it does not run."""
+        future: Future[_Answer] = Future()
+        with self._lock:
+            if not self._is_working:
+                thread = Thread(target=self._work, name="apivideo-auth-files")
+                thread.start()
+                self._thread, self._is_working = thread, True
+            self._jobs.append((job, future))
+        return future
 
     async def drain(self) -> None:
-        """Wait until all jobs are done, then end the thread if no slot is left. Cancelling skips only the waiting."""
-        executor = self._executor
-        if executor is None:
-            return
-        last = not self.slots
-        if last:
-            self._executor = None
-        idle = False
-        try:
-            await asyncio.wrap_future(executor.submit(lambda: None))
-            idle = True
-        finally:
-            if last:
-                # Joining an idle thread takes no time; afterwards it is really gone.
-                executor.shutdown(wait=idle)
+        """Wait until the jobs that were queued before are done."""
+        if self._is_working:
+            await asyncio.wrap_future(self.submit(lambda: None))
+        with self._lock:
+            thread = None if self._is_working else self._thread
+        if thread is not None:
+            # It is about to end, which takes no time; afterwards it is really gone.
+            thread.join()
+
+    def _work(self) -> None:
+        is_last = False
+        while not is_last:
+            with self._lock:
+                job, future = self._jobs.popleft()
+            answer, error = None, None
+            is_wanted = future.set_running_or_notify_cancel()
+            if is_wanted:
+                try:
+                    answer = job()
+                except BaseException as raised:  # noqa: BLE001  raised again where the answer is awaited
+                    error = raised
+            with self._lock:
+                is_last = not self._jobs
+                self._is_working = not is_last
+            # Answered last of all, so that with the last answer the thread has decided to end.
+            if error is not None:
+                future.set_exception(error)
+            elif is_wanted:
+                future.set_result(answer)
 
 
 class FileSlot:
-    """One manager's view of an account in a `FileStore`. The event loop never waits for the disk.
+    """One worker's view of an account in a `FileStore`. The event loop never waits for the disk.
 
-    A cancelled operation has either not begun or is completed; a cancelled claim is given back.
+    An operation that is cancelled has either not begun or will be completed. It can be repeated: each event has the
+    same effect once or twice.
     """
 
-    def __init__(self, file: RecordFile, thread: FileThread, *, clock: Clock, on_commit: Callable[[], None]) -> None:
+    def __init__(self, file: RecordFile, thread: FileThread, *, clock: Clock, on_damage: Callable[[str], None]) -> None:
         self._file = file
         self._thread = thread
         self._utc = clock.utc
-        self._on_commit = on_commit
+        self._on_damage = on_damage
+        self._closed = False
         self._waiters = Waiters()
         # The file's stamp at the last operation of this slot.
         self._stamp: Stamp | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        with suppress(RuntimeError):
-            self._loop = asyncio.get_running_loop()
-        thread.slots.add(self)
 
     async def read(self) -> SharedToken | None:
-        """Return the record's token, if it has not expired."""
-        return await self._result(self._submit(lambda lock_by: self._file.read(self._utc, lock_by)))
+        """Return the record's token, if it still lives."""
+        return await self._run(lambda: self._file.read(self._utc))
 
     async def claim(self, event: Claim) -> ClaimAnswer:
-        """Ask to renew."""
-        job = self._submit(lambda lock_by: self._file.change(_record.claim, event, self._utc, lock_by))
-        try:
-            return await self._result(job)
-        except asyncio.CancelledError:
-            if not job.cancel():
-                with suppress(TokenStoreError):
-                    self._submit(lambda lock_by: self._give_back(event, job, lock_by))
-            raise
+        """Ask for the right to renew."""
+        return await self._run(lambda: self._file.change(_record.claim, event, self._utc))
 
     async def commit(self, event: Commit) -> EndAnswer:
-        """End a claim with a token, and wake every worker."""
-        answer = await self._result(
-            self._submit(lambda lock_by: self._file.change(_record.commit, event, self._utc, lock_by))
-        )
-        if isinstance(answer, Done):
-            for slot in self._neighbours():
-                slot.wake()
-                if slot is not self:
-                    slot.on_committed()
-        return answer
+        """End a claim with a token."""
+        return await self._run(lambda: self._file.change(_record.commit, event, self._utc))
 
     async def release(self, event: Release) -> EndAnswer:
         """End a claim without a token."""
-        answer = await self._result(
-            self._submit(lambda lock_by: self._file.change(_record.release, event, self._utc, lock_by))
-        )
-        for slot in self._neighbours():
-            slot.wake()
-        return answer
+        return await self._run(lambda: self._file.change(_record.release, event, self._utc))
 
     async def changed(self, timeout: float) -> None:
-        """Return when the record has changed since this slot's last operation, or after `timeout` seconds.
-
-        Changes made in this process and event loop are seen at once, others when the file is next polled.
-        """
+        """Return when the record has changed since this slot's last operation, or after `timeout` seconds."""
         await self._waiters.poll(timeout, self._has_changed, interval=POLL_INTERVAL, max_interval=MAX_POLL_INTERVAL)
 
     async def forget(self) -> None:
         """Delete the record. An empty lock file stays."""
-        await self._result(self._submit(self._file.delete))
+        await self._run(self._file.delete)
 
     async def close(self) -> None:
-        """Wait for the operations that have begun, and release the slot. The last slot to close ends the thread."""
-        if self in self._thread.slots:
-            self._thread.slots.discard(self)
-            self.wake()
+        """Wait for the operations that have begun."""
+        if not self._closed:
+            self._closed = True
+            self._waiters.wake()
             await self._thread.drain()
 
-    def wake(self) -> None:
-        """End every `changed` of this slot."""
-        self._waiters.wake()
-
-    def on_committed(self) -> None:
-        """Tell the manager of this slot about another one's commit."""
-        self._on_commit()
-
-    def _neighbours(self) -> "list[FileSlot]":
-        """Return the slots of this record in this event loop. Those in other loops have to poll."""
-        slots = tuple(self._thread.slots)
-        return [slot for slot in slots if (slot._file, slot._loop) == (self._file, self._loop)]  # noqa: SLF001
-
-    def _submit(self, job: Callable[[float], _Answer]) -> "Future[_Answer]":
-        """Queue a job. Its argument is the time by which it has to have the lock, on the system's monotonic clock."""
-        if self not in self._thread.slots:
-            raise TokenStoreError("this manager has closed its token store")
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        # Real time, whatever clock dates the record: other processes hold the lock in real time.
-        lock_by = SYSTEM_CLOCK.monotonic() + LOCK_TIMEOUT
-        return self._thread.submit(lambda: job(lock_by))
-
-    async def _result(self, job: "Future[tuple[_Answer, Stamp]]") -> _Answer:
-        answer, stamp = await asyncio.wrap_future(job)
-        self._stamp = stamp
-        return answer
-
-    def _give_back(self, event: Claim, job: "Future[tuple[ClaimAnswer, Stamp]]", lock_by: float) -> None:
-        """Undo a claim whose answer nobody received: its refresh token is unused, and its lease would block others."""
-        with suppress(TokenStoreError):
-            answer, _ = job.result()
-            if isinstance(answer, Granted):
-                unused = Release(id=event.id, refresh=answer.refresh)
-                self._file.change(_record.release, unused, self._utc, lock_by)
+    async def _run(self, job: Callable[[], Outcome[_Answer]]) -> _Answer:
+        outcome = await self._result(job)
+        self._stamp = outcome.stamp
+        if outcome.damage is not None:
+            self._on_damage(outcome.damage)
+        return outcome.answer
 
     async def _has_changed(self) -> bool:
-        before = self._stamp
-        self._stamp = await asyncio.wrap_future(self._submit(lambda _lock_by: self._file.stamp()))
+        before, self._stamp = self._stamp, await self._result(self._file.stamp)
         return before is not None and before != self._stamp
+
+    async def _result(self, job: Callable[[], _Answer]) -> _Answer:
+        if self._closed:
+            raise TokenStoreError("this manager has closed its token store")
+        return await asyncio.wrap_future(self._thread.submit(job))

@@ -6,15 +6,18 @@ import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
+
+from attrs import frozen
 
 from apivideo_auth import _record
-from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth._errors import TokenStoreError
 from apivideo_auth._record import Record, SharedToken
 from apivideo_auth._secrets import SecretBytes, fingerprint
 from apivideo_auth.stores._json import MAX_SIZE, record_from_json, record_to_json
 
+LOCK_TIMEOUT: Final = 0.35
+"""Seconds that an operation waits for the lock. The rest of its 0.5 seconds is for the disk."""
 LOCK_POLL_INTERVAL: Final = 0.005
 """Seconds between attempts to get the lock. It is held for about a millisecond at a time."""
 
@@ -34,19 +37,24 @@ _READ: Final = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBL
 _WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
+@frozen
+class Outcome(Generic[_Answer]):
+    """The answer of an operation, the file's stamp after it, and a message about a record that cannot be read."""
+
+    answer: _Answer
+    stamp: Stamp
+    damage: str | None = None
+
+
 class RecordFile:
     """The record in `directory` under `name`, its lock file, and a temporary file while the record is replaced.
 
-    The directory is created by the first write, with mode 0700; the files have mode 0600. An existing directory or file
-    that others can access, or that belongs to another user, is refused and not changed. Every failure is a
-    `TokenStoreError`. `lock_by` is a time on the system's monotonic clock: an operation that does not have the lock by
-    then fails.
+    The directory is created by the first write, with mode 0700; the files have mode 0600. A directory that others can
+    access, or that belongs to another user, is refused and not changed. Every failure is a `TokenStoreError`.
 
-    A record that cannot be read (empty, truncated, foreign) is reported once: the first operation that meets this very
-    content raises `TokenStoreError`. From then on it counts as empty, and the next claim replaces it: only tokens that
-    nobody can read any more are lost, and nobody has to delete a file by hand. No copy is kept: it would be useless,
-    and it may contain secrets. A later format of the record needs another file name; otherwise old and new workers
-    would replace each other's records in turn.
+    A record that cannot be read (empty, truncated, of another version) or that others could have changed counts as
+    empty, and the next claim replaces it: nobody has to delete a file by hand. It is reported once for each content.
+    No copy is kept: it would be useless, and it may contain secrets.
     """
 
     def __init__(self, directory: Path, name: str) -> None:
@@ -55,6 +63,7 @@ class RecordFile:
         self._lock_path = directory / f"{name}.lock"
         # One name for all writers: whoever holds the lock and finds this file knows that its writer is dead.
         self._new_path = directory / f"{name}.new"
+        # The content that was reported last.
         self._reported: str | None = None
 
     def stamp(self) -> Stamp:
@@ -62,43 +71,43 @@ class RecordFile:
         with self._errors():
             return _stamp(self._path)
 
-    def read(self, utc: Callable[[], float], lock_by: float) -> tuple[SharedToken | None, Stamp]:
-        """Return the record's token, if it has not expired, and the file's stamp. Creates no directory."""
+    def read(self, utc: Callable[[], float]) -> Outcome[SharedToken | None]:
+        """Answer with the record's token, if it still lives. Creates no directory."""
         with self._errors():
             if not self._directory.exists():
-                return None, NO_FILE
+                return Outcome(None, NO_FILE)
             self._check_directory()
-            with self._locked(lock_by):
-                return _record.shared_token(self._load(), utc()), _stamp(self._path)
+            with self._locked():
+                record, damage = self._load()
+                return Outcome(_record.shared_token(record, utc()), _stamp(self._path), damage)
 
     def change(
         self,
         transition: Callable[[Record, _Event, float], tuple[Record, _Answer]],
         event: _Event,
         utc: Callable[[], float],
-        lock_by: float,
-    ) -> tuple[_Answer, Stamp]:
-        """Apply a transition of `_record`; return its answer and the file's stamp."""
+    ) -> Outcome[_Answer]:
+        """Apply a transition of `_record`, and answer with its answer."""
         with self._errors():
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._check_directory()
-            with self._locked(lock_by):
-                before = self._load()
+            with self._locked():
+                before, damage = self._load()
                 # The time is read under the lock: no transition has an earlier time than the one before it.
                 after, answer = transition(before, event, utc())
                 if after != before:
                     self._replace(record_to_json(after))
-                return answer, _stamp(self._path)
+                return Outcome(answer, _stamp(self._path), damage)
 
-    def delete(self, lock_by: float) -> tuple[None, Stamp]:
+    def delete(self) -> Outcome[None]:
         """Delete the record. The lock file stays: other processes may be waiting for that very file."""
         with self._errors():
             if self._directory.exists():
                 self._check_directory()
-                with self._locked(lock_by):
+                with self._locked():
                     self._path.unlink(missing_ok=True)
                     self._new_path.unlink(missing_ok=True)
-        return None, NO_FILE
+        return Outcome(None, NO_FILE)
 
     @contextmanager
     def _errors(self) -> Generator[None]:
@@ -110,18 +119,17 @@ class RecordFile:
             raise TokenStoreError(f"the token store in {self._directory} failed: {reason}") from error
 
     @contextmanager
-    def _locked(self, lock_by: float) -> Generator[None]:
+    def _locked(self) -> Generator[None]:
         """Keep all other processes and threads away from the record."""
         from filelock import FileLock, Timeout  # noqa: PLC0415  an optional package
 
-        timeout = max(0.0, lock_by - SYSTEM_CLOCK.monotonic())
         # A new lock each time: a FileLock can be taken again by its owner, and belongs to the process that made it.
         lock = FileLock(self._lock_path, mode=0o600)
         try:
-            lock.acquire(timeout=timeout, poll_interval=LOCK_POLL_INTERVAL)
+            lock.acquire(timeout=LOCK_TIMEOUT, poll_interval=LOCK_POLL_INTERVAL)
         except Timeout:
             raise TokenStoreError(
-                f"the token store in {self._directory} is busy: another process holds its lock, waited {timeout:.1f} s"
+                f"the token store in {self._directory} is busy: another process holds its lock"
             ) from None
         try:
             yield
@@ -132,23 +140,29 @@ class RecordFile:
         found = self._directory.stat()
         if not stat.S_ISDIR(found.st_mode):
             raise TokenStoreError(f"the token store {self._directory} is not a directory")
-        _check_access(found, self._directory, "0700")
+        problem = _access_problem(found)
+        if problem is not None:
+            raise TokenStoreError(f"{self._directory} {problem}: chmod it to 0700, or use another directory for tokens")
 
-    def _load(self) -> Record:
-        """Return the record; an empty one if there is no file, or if its content has been reported before."""
-        data = self._content()
-        if data is None:
-            return _record.EMPTY
-        try:
-            return record_from_json(data)
-        except TokenStoreError as error:
-            content = fingerprint(data.hex())
-            if content == self._reported:
-                return _record.EMPTY
-            self._reported = content
-            raise TokenStoreError(f"{self._path}: {error}") from None
+    def _load(self) -> tuple[Record, str | None]:
+        """Return the record, an empty one if there is none that can be read, and a message about damage that is new."""
+        found = self._content()
+        if found is None:
+            return _record.EMPTY, None
+        data, problem = found
+        record = record_from_json(data) if problem is None else None
+        if record is not None:
+            self._reported = None
+            return record, None
+        content = fingerprint(data.hex(), problem or "")
+        if content == self._reported:
+            return _record.EMPTY, None
+        self._reported = content
+        problem = problem or "cannot be read (it is damaged, or another program or version wrote it)"
+        return _record.EMPTY, f"the record {self._path} {problem}, so it counts as empty"
 
-    def _content(self) -> SecretBytes | None:
+    def _content(self) -> tuple[SecretBytes, str | None] | None:
+        """Return what is in the file, and why it must not be used."""
         try:
             descriptor = os.open(self._path, _READ)
         except FileNotFoundError:
@@ -161,8 +175,7 @@ class RecordFile:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise TokenStoreError(f"{self._path} is not a regular file")
-            _check_access(found, self._path, "0600")
-            return SecretBytes(file.read(MAX_SIZE + 1))
+            return SecretBytes(file.read(MAX_SIZE + 1)), _access_problem(found)
 
     def _replace(self, data: bytes) -> None:
         """Replace the file atomically: even if this process dies, readers find the old record or the new one."""
@@ -193,16 +206,15 @@ class RecordFile:
             return os.open(self._new_path, _WRITE, 0o600)
 
 
-def _check_access(found: os.stat_result, path: Path, mode: str) -> None:
-    """Raise `TokenStoreError` if others can enter, read or change this file or directory."""
+def _access_problem(found: os.stat_result) -> str | None:
+    """Return why others can enter, read or change this file or directory, or `None` if they cannot."""
     if not _POSIX:
-        return
+        return None
     if found.st_uid != os.geteuid():
-        raise TokenStoreError(f"{path} belongs to another user, so it is not used for tokens")
+        return "belongs to another user"
     if found.st_mode & _OTHERS:
-        raise TokenStoreError(
-            f"{path} has mode {stat.S_IMODE(found.st_mode):04o}, so others have access to it: chmod it to {mode}"
-        )
+        return f"has mode {stat.S_IMODE(found.st_mode):04o}, so others have access to it"
+    return None
 
 
 def _stamp(path: Path) -> Stamp:

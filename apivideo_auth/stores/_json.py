@@ -1,7 +1,8 @@
 """A record as JSON, written and read by stores.
 
-Reading is strict: exactly the fields that were written, each with its own type, every number finite. Anything else is a
-`TokenStoreError`, whose message and chain contain nothing of what was read.
+Reading is strict: exactly the fields that were written, each with its own type, every number finite. Anything else
+cannot be read, and counts as missing. The texts of a failure end up in messages, so they are cleaned: whoever can write
+to the store could have written them.
 """
 
 import base64
@@ -10,21 +11,22 @@ import math
 from collections.abc import Callable
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
 
-from attrs import fields_dict
+from attrs import evolve, fields_dict
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn
 
-from apivideo_auth._errors import TokenStoreError
-from apivideo_auth._failure import Failure
+from apivideo_auth._failure import Failure, clean_text
 from apivideo_auth._record import Record
 from apivideo_auth._secrets import SecretBytes
 
-FORMAT: Final = 1
-"""Increase it when the fields of `Record` or `Failure` change; see `RecordFile` on how two formats can coexist."""
+FORMAT: Final = 2
+"""Increase it when the fields of `Record` or `Failure` change. A record of another format cannot be read."""
 MAX_SIZE: Final = 1 << 20
 """The most bytes of a record. Two tokens of the largest response that is read, in base64, take less than a fifth."""
 MAX_COUNT: Final = 1 << 53
 """Every JSON parser reads counts up to this exactly."""
+MAX_MESSAGE_LENGTH: Final = 1000
+"""Characters of a failure's message."""
 
 _Value = TypeVar("_Value")
 _Pairs: TypeAlias = list[tuple[str, Any]]
@@ -35,12 +37,9 @@ def record_to_json(record: Record) -> SecretBytes:
     return SecretBytes(_dumped({"format": FORMAT, "record": _CONVERTER.unstructure(record)}).encode("ascii"))
 
 
-def record_from_json(data: bytes) -> Record:
-    """Return the record that `record_to_json` wrote; raise `TokenStoreError` for anything else."""
-    record = _read(lambda: _record_of(_loaded(SecretBytes(data))))
-    if record is None:
-        raise TokenStoreError("the stored record cannot be read: it is damaged, or another program wrote it")
-    return record
+def record_from_json(data: bytes) -> Record | None:
+    """Return the record that `record_to_json` wrote, or `None` for anything else."""
+    return _read(lambda: _record_of(_loaded(SecretBytes(data))))
 
 
 def failure_to_json(failure: Failure) -> str:
@@ -48,16 +47,12 @@ def failure_to_json(failure: Failure) -> str:
     return _dumped(_CONVERTER.unstructure(failure))
 
 
-def failure_from_json(text: str) -> Failure:
-    """Return the failure that `failure_to_json` wrote; raise `TokenStoreError` for anything else."""
-    failure = _read(lambda: _CONVERTER.structure(_parsed(text), Failure))
-    if failure is None:
-        raise TokenStoreError("the stored failure cannot be read: it is damaged, or another program wrote it")
-    return failure
+def failure_from_json(text: str) -> Failure | None:
+    """Return the failure that `failure_to_json` wrote, or `None` for anything else."""
+    return _read(lambda: _CONVERTER.structure(_parsed(text), Failure))
 
 
 def _read(reader: Callable[[], _Value]) -> _Value | None:
-    """Return the value, or `None` after any error: an exception raised in its handler would show it as context."""
     try:
         return reader()
     except Exception:  # noqa: BLE001  cattrs raises bare `Exception` too
@@ -152,14 +147,30 @@ def _all_fields(converter: Converter, cls: type[_Value]) -> Callable[[object, ob
     return hook
 
 
+def _cleaned(failure: Failure) -> Failure:
+    """Return a failure that can be shown; raise `ValueError` if one of its numbers is out of range."""
+    if failure.status is not None and not 100 <= failure.status <= 599:  # noqa: PLR2004  as in HTTP
+        raise ValueError("not a status")
+    if failure.retry_after is not None and failure.retry_after < 0:
+        raise ValueError("not a duration")
+    return evolve(
+        failure,
+        message=clean_text(failure.message, limit=MAX_MESSAGE_LENGTH),
+        type=None if failure.type is None else clean_text(failure.type),
+        title=None if failure.title is None else clean_text(failure.title),
+        name=None if failure.name is None else clean_text(failure.name),
+    )
+
+
 def _converter() -> Converter:
     converter = Converter(detailed_validation=False)
     for kind, hook in ((float, _number), (int, _count), (str, _text), (bool, _flag), (bytes, _part)):
         converter.register_structure_hook(kind, hook)
     converter.register_unstructure_hook(bytes, _part_as_text)
     converter.register_unstructure_hook(SecretBytes, _part_as_text)
-    for cls in (Failure, Record):
-        converter.register_structure_hook(cls, _all_fields(converter, cls))
+    failure_of = _all_fields(converter, Failure)
+    converter.register_structure_hook(Failure, lambda value, cls: _cleaned(failure_of(value, cls)))
+    converter.register_structure_hook(Record, _all_fields(converter, Record))
     return converter
 
 

@@ -15,7 +15,7 @@ class _Shared:
     """The record of one account, and the slots that share it."""
 
     record: Record = field(default=_record.EMPTY, repr=False)
-    slots: "list[MemorySlot]" = field(factory=lambda: [], repr=False)
+    slots: "list[MemorySlot]" = field(factory=list["MemorySlot"], repr=False)
 
 
 class MemoryStore:
@@ -52,14 +52,18 @@ class MemorySlot:
         self.waiters = Waiters()
         self._shared = shared
         self._now = clock.monotonic
+        # `changed` must not miss a change between the last answer and its own call.
+        self._seen = 0
         shared.slots.append(self)
 
     async def read(self) -> SharedToken | None:
         """Return the record's token, if it still lives."""
+        self._seen = self.waiters.wakes
         return _record.shared_token(self._shared.record, self._now())
 
     async def claim(self, event: Claim) -> ClaimAnswer:
         """Ask for the right to renew."""
+        self._seen = self.waiters.wakes
         self._shared.record, answer = _record.claim(self._shared.record, event, self._now())
         return answer
 
@@ -81,7 +85,7 @@ class MemorySlot:
 
     async def changed(self, timeout: float) -> None:
         """Return after a commit or release, or after `timeout` seconds."""
-        await self.waiters.wait(timeout)
+        await self.waiters.wait(timeout, since=self._seen)
 
     async def forget(self) -> None:
         """Delete the record."""

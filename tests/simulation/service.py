@@ -322,7 +322,7 @@ class FaultyService:
 class Endpoints:
     """The endpoints as one worker calls them."""
 
-    service: FaultyService
+    service: FaultyService = field(repr=False)
     worker: str
     process: str
 

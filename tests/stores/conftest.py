@@ -49,8 +49,13 @@ async def slots() -> AsyncIterator[Callable[..., RedisSlot]]:
     """Open slots; they are closed after the test."""
     opened: list[RedisSlot] = []
 
-    def open_slot(store: RedisStore, account: str = "account", on_commit: Callable[[], None] = int) -> RedisSlot:
-        opened.append(store.open(account, clock=SYSTEM_CLOCK, on_commit=on_commit))
+    def open_slot(
+        store: RedisStore,
+        account: str = "account",
+        on_commit: Callable[[], None] = int,
+        on_damage: Callable[[str], None] = pytest.fail,
+    ) -> RedisSlot:
+        opened.append(store.open(account, clock=SYSTEM_CLOCK, on_commit=on_commit, on_damage=on_damage))
         return opened[-1]
 
     yield open_slot

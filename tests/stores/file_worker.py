@@ -40,7 +40,7 @@ def stall(*_: object) -> None:
 async def main() -> None:
     """Carry out orders until standard input ends."""
     clock = ManualClock()
-    slot = FileStore(Path(sys.argv[1])).open(sys.argv[2], clock=clock, on_commit=int)
+    slot = FileStore(Path(sys.argv[1])).open(sys.argv[2], clock=clock, on_commit=int, on_damage=print)
     write(answer="ready")
     for line in sys.stdin:
         order = json.loads(line)

@@ -23,6 +23,7 @@ RECORD = Record(
     access=b"stored access",
     refresh=b"stored refresh",
     lifetime=3600.0,
+    committed_at=START_OF_2026 + 500.0,
     ends_at=START_OF_2026 + 4000.0,
 )
 
@@ -55,6 +56,7 @@ class Workers:
         self.clock = ManualClock()
         self.store = FileStore(folder)
         self.slots: list[FileSlot] = []
+        self.damages: list[str] = []
         self.processes: list[Process] = []
 
     @property
@@ -65,7 +67,11 @@ class Workers:
     @property
     def record(self) -> Record:
         """The account's record as it is in the file."""
-        return record_from_json(self.file.read_bytes()) if self.file.exists() else EMPTY
+        if not self.file.exists():
+            return EMPTY
+        record = record_from_json(self.file.read_bytes())
+        assert record is not None
+        return record
 
     def put(self, content: bytes) -> None:
         """Put some content in the file's place."""
@@ -73,9 +79,9 @@ class Workers:
         self.file.touch(0o600)
         self.file.write_bytes(content)
 
-    def slot(self, store: FileStore | None = None, account: str = ACCOUNT, on_commit: Any = ignore) -> FileSlot:
+    def slot(self, store: FileStore | None = None, account: str = ACCOUNT) -> FileSlot:
         """Return a worker of this process; with a store of its own it shares nothing but the files."""
-        slot = (store or self.store).open(account, clock=self.clock, on_commit=on_commit)
+        slot = (store or self.store).open(account, clock=self.clock, on_commit=ignore, on_damage=self.damages.append)
         self.slots.append(slot)
         return slot
 

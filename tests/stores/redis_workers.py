@@ -42,8 +42,8 @@ def committed(claim_id: str, *, refresh: bytes | None = b"refresh", remaining: f
     )
 
 
-def claimed(claim_id: str, seen: str | None = None, *, rejected: bool = False) -> Claim:
-    return Claim(id=claim_id, seen=seen, lease=15.0, rejected=rejected)
+def claimed(claim_id: str, seen: str | None = None, *, throttled: bool = False) -> Claim:
+    return Claim(id=claim_id, seen=seen, lease=15.0, throttled=throttled)
 
 
 def stored(record: Record) -> dict[str, bytes]:

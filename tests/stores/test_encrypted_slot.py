@@ -23,11 +23,14 @@ class Place:
     clock: ManualClock = field(factory=ManualClock)
     store: MemoryStore = field(factory=MemoryStore)
     calls: list[str] = field(factory=list)
+    damages: list[str] = field(factory=list)
 
     def slot(self, name: str = "worker", api_key: str = "made-up-api-key") -> EncryptedSlot:
         """Return a worker's slot."""
-        bare = self.store.open("account", clock=self.clock, on_commit=lambda: self.calls.append(name))
-        return EncryptedSlot(bare, Cipher(api_key, "account"))
+        bare = self.store.open(
+            "account", clock=self.clock, on_commit=lambda: self.calls.append(name), on_damage=pytest.fail
+        )
+        return EncryptedSlot(bare, Cipher(api_key, "account"), on_damage=self.damages.append)
 
     @property
     def record(self) -> Record:

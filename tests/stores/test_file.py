@@ -388,7 +388,7 @@ async def test_a_slot_that_was_never_used_starts_nothing(workers):
 
 def test_a_slot_may_be_opened_before_a_loop_runs(tmp_path):
     """Opening a slot does no I/O and needs no event loop; the slot belongs to the loop that uses it first."""
-    slot = FileStore(tmp_path).open(ACCOUNT, clock=ManualClock(), on_commit=ignore)
+    slot = FileStore(tmp_path).open(ACCOUNT, clock=ManualClock(), on_commit=ignore, on_damage=pytest.fail)
 
     async def use() -> None:
         assert isinstance(await slot.claim(claim("first")), Granted)
@@ -483,7 +483,7 @@ def test_a_forked_process_goes_on_with_a_thread_of_its_own(tmp_path):
     store, clock = FileStore(tmp_path / "tokens"), ManualClock()
 
     async def use(name: str) -> FileSlot:
-        slot = store.open(ACCOUNT, clock=clock, on_commit=ignore)
+        slot = store.open(ACCOUNT, clock=clock, on_commit=ignore, on_damage=pytest.fail)
         assert isinstance(await slot.claim(claim(name)), Granted | Busy)
         return slot
 

@@ -36,7 +36,7 @@ async def test_a_file_answers_as_the_table_says(tmp_path: Path, case: Case):
     if case.before != EMPTY:
         file.touch(0o600)
         file.write_bytes(record_to_json(case.before))
-    slot = FileStore(folder).open("account", clock=StandingClock(case.now), on_commit=ignore)
+    slot = FileStore(folder).open("account", clock=StandingClock(case.now), on_commit=ignore, on_damage=pytest.fail)
     match case.event:
         case Claim():
             answer: object = await slot.claim(case.event)

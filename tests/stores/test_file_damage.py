@@ -162,7 +162,7 @@ async def test_a_file_in_the_folders_place_is_refused(workers):
 )
 async def test_a_record_that_cannot_be_read_is_reported_once_and_then_replaced(workers, content):
     """The first operation raises `TokenStoreError`. From then on the record counts as empty, and the next claim
-    replaces, so that the account recovers by itself.
+    replaces it, so that the account recovers by itself.
     """
     workers.put(content)
     slot = workers.slot()

@@ -215,11 +215,13 @@ async def test_tls_is_used_and_certificates_are_checked(own_redis):
     """`rediss://` connects over TLS to a server with a trusted certificate and to no other."""
     async with tls_in_front_of(own_redis) as (port, authority):
         store = RedisStore(f"rediss://localhost:{port}/0?ssl_ca_certs={authority}")
-        slot = store.open("account", clock=SYSTEM_CLOCK, on_commit=int)
+        slot = store.open("account", clock=SYSTEM_CLOCK, on_commit=int, on_damage=pytest.fail)
         assert isinstance(await slot.claim(claimed("c")), Granted)
         await subscribed(own_redis, "account", 1)
         await slot.close()
-        stranger = RedisStore(f"rediss://localhost:{port}/0").open("account", clock=SYSTEM_CLOCK, on_commit=int)
+        stranger = RedisStore(f"rediss://localhost:{port}/0").open(
+            "account", clock=SYSTEM_CLOCK, on_commit=int, on_damage=pytest.fail
+        )
         with pytest.raises(TokenStoreError):
             await stranger.read()
         await stranger.close()
@@ -231,14 +233,14 @@ def test_a_store_can_be_used_in_one_loop_after_another(own_redis):
     store = RedisStore(own_redis.url)
 
     async def first() -> None:
-        slot = store.open("account", clock=SYSTEM_CLOCK, on_commit=int)
+        slot = store.open("account", clock=SYSTEM_CLOCK, on_commit=int, on_damage=pytest.fail)
         await slot.claim(claimed("c"))
         await slot.commit(committed("c"))
         await slot.close()
         assert own_redis.clients() == []
 
     async def second() -> None:
-        slot = store.open("account", clock=SYSTEM_CLOCK, on_commit=int)
+        slot = store.open("account", clock=SYSTEM_CLOCK, on_commit=int, on_damage=pytest.fail)
         assert (await slot.read()).version == "c"
         await subscribed(own_redis, "account", 1)
         await slot.close()
@@ -254,7 +256,7 @@ def test_a_store_can_be_used_in_several_loops_at_the_same_time(own_redis):
     meeting = threading.Barrier(4)
 
     async def worker(number: int) -> object:
-        slot = store.open("account", clock=SYSTEM_CLOCK, on_commit=int)
+        slot = store.open("account", clock=SYSTEM_CLOCK, on_commit=int, on_damage=pytest.fail)
         await asyncio.to_thread(meeting.wait, SECONDS)
         answer = await slot.claim(claimed(f"{number}"))
         await asyncio.to_thread(meeting.wait, SECONDS)

@@ -25,11 +25,11 @@ class FaultyStore:
         self.before: Callable[[str], None] = lambda _operation: None
 
     def open(self, account: str, **kwargs: Any) -> "FaultySlot":
-        return FaultySlot(self, self.inner.open(account, **kwargs))
+        return self.process().open(account, **kwargs)
 
-    def for_another_process(self) -> "OtherProcess":
-        """Return the same store as another process sees it: managers share what they know within a process."""
-        return OtherProcess(self)
+    def process(self) -> "ProcessStore":
+        """Return the same store as one more process sees it: managers share what they know within a process."""
+        return ProcessStore(self)
 
     @property
     def record(self) -> Record:
@@ -46,27 +46,32 @@ class FaultyStore:
         self.record = EMPTY
 
 
-class OtherProcess:
-    """A `FaultyStore` as another process sees it."""
+class ProcessStore:
+    """A `FaultyStore` as one process sees it. `fault` concerns this process only."""
 
     needs_encryption = False
 
     def __init__(self, store: FaultyStore) -> None:
-        self.open = store.open
+        self.store = store
+        self.fault: str | None = None
+
+    def open(self, account: str, **kwargs: Any) -> "FaultySlot":
+        return FaultySlot(self, self.store.inner.open(account, **kwargs))
 
 
 class FaultySlot:
     """A slot of a `FaultyStore`."""
 
-    def __init__(self, store: FaultyStore, inner: Any) -> None:
-        self._store = store
+    def __init__(self, process: ProcessStore, inner: Any) -> None:
+        self._process = process
         self._inner = inner
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def operation(*args: Any) -> Any:
-            self._store.before(name)
-            self._store.operations.append(name)
-            fault = self._store.fault
+            store = self._process.store
+            store.before(name)
+            store.operations.append(name)
+            fault = self._process.fault or store.fault
             if fault == "down":
                 raise TokenStoreError("made-up outage of the store")
             if fault == "garbage":

@@ -1,7 +1,7 @@
-"""How the record of an account changes: one table for everything that keeps records.
+"""The transitions of an account's record as one table of cases, for everything that keeps records.
 
 A case is data: the record before, an event, the moment, the answer, and the record after. `_record`, the memory, the
-file and Redis all have to agree with it; `differences` compares what they say with what the case says.
+file and Redis all have to agree with it; `differences` compares their results with the case.
 """
 
 import math
@@ -64,7 +64,7 @@ class Case:
 
 
 def differences(actual: object, expected: object, where: str = "it") -> Iterator[str]:
-    """Tell where two values differ; numbers are equal within `TOLERANCE`."""
+    """Yield where two values differ; numbers are equal within `TOLERANCE`."""
     if isinstance(expected, float) and isinstance(actual, float | int):
         if not math.isclose(actual, expected, rel_tol=0.0, abs_tol=TOLERANCE):
             yield f"{where} is {actual!r}, not {expected!r}"
@@ -86,9 +86,10 @@ LIMITED: Final = Failure(
     name="",
     retry_after=7.5,
 )
-REFUSED: Final = Failure(kind="credentials", message='the API key was refused: "é", \\ and a\nline', status=400)
-INVALID: Final = Failure(kind="invalid", message="that is no token", status=200)
-FAILURES: Final = (OUTAGE, LIMITED, REFUSED, INVALID)
+REJECTED_KEY: Final = Failure(kind="credentials", message='the API key was rejected: "é" \\', status=400)
+INVALID: Final = Failure(kind="invalid", message="not a token", status=200)
+MISUSE: Final = Failure(kind="misuse", message="the connector is closed", sent=False)
+FAILURES: Final = (OUTAGE, LIMITED, REJECTED_KEY, INVALID, MISUSE)
 
 # Records that most cases begin with.
 TOKEN: Final = Record(
@@ -99,25 +100,27 @@ TOKEN: Final = Record(
     ends_at=NOW + 3500,
     refresh=b"made-up-refresh-1",
 )
-TAKEN: Final = evolve(TOKEN, refresh=None)
-HELD: Final = evolve(TAKEN, claim_id="other", claim_until=NOW + 10)
-MINE: Final = evolve(TAKEN, claim_id="mine", claim_until=NOW + 10)
+WITHOUT_REFRESH: Final = evolve(TOKEN, refresh=None)
+OTHERS: Final = evolve(TOKEN, claim_id="other", claimed_at=NOW - 5, claim_until=NOW + 10)
+MINE: Final = evolve(OTHERS, claim_id="mine")
 FAILED: Final = evolve(TOKEN, failure=OUTAGE, failures=2, failing_since=NOW - 30, not_before=NOW - 5)
-PAUSED: Final = evolve(FAILED, not_before=NOW + 10)
+BACKING_OFF: Final = evolve(FAILED, not_before=NOW + 10)
 
 # Events and answers of most cases.
 CLAIM: Final = Claim(id="mine", seen="version-1", lease=15.0)
-REJECTED: Final = evolve(CLAIM, rejected=True)
-NEWCOMER: Final = evolve(CLAIM, seen=None)
-BEHIND: Final = evolve(CLAIM, seen="version-0")
+AFTER_401: Final = evolve(CLAIM, throttled=True)
+SEEN_NONE: Final = evolve(CLAIM, seen=None)
+SEEN_ANOTHER: Final = evolve(CLAIM, seen="version-0")
 COMMIT: Final = Commit(
     id="mine", access=b"made-up-access-2", refresh=b"made-up-refresh-2", lifetime=3600.0, remaining=3590.0
 )
-FAIL: Final = Release(id="mine", backoff=0.25, failure=OUTAGE)
-GRANTED: Final = Granted(
-    refresh=b"made-up-refresh-1", version="version-1", remaining=3500.0, failures=0, failing_for=0.0
+RELEASE: Final = Release(id="mine", backoff=0.25, failure=OUTAGE)
+GRANTED: Final = Granted(refresh=b"made-up-refresh-1", committed_at=NOW - 100, failures=0, failing_for=0.0)
+GRANTED_WITHOUT: Final = evolve(GRANTED, refresh=None)
+FIRST: Final = Granted(refresh=None, committed_at=None, failures=0, failing_for=0.0)
+SHARED: Final = SharedToken(
+    version="version-1", access=b"made-up-access-1", lifetime=3600.0, remaining=3500.0, committed_at=NOW - 100
 )
-SHARED: Final = SharedToken(version="version-1", access=b"made-up-access-1", lifetime=3600.0, remaining=3500.0)
 
 
 def _unchanged(name: str, record: Record, event: Event | None, answer: Answer) -> Case:
@@ -125,26 +128,29 @@ def _unchanged(name: str, record: Record, event: Event | None, answer: Answer) -
 
 
 def _granted(name: str, record: Record, event: Claim, answer: Granted, **also: Any) -> Case:
-    """Return a case of a claim that is granted: the refresh token is out, the lease runs; `also` changes too."""
-    after = evolve(record, refresh=None, claim_id=event.id, claim_until=NOW + event.lease, **also)
-    return Case(name=name, before=record, event=event, answer=answer, after=after)
+    """Return a case of a claim that is granted; `also` changes too."""
+    claimed = evolve(
+        record, refresh=answer.refresh, claim_id=event.id, claimed_at=NOW, claim_until=NOW + event.lease, **also
+    )
+    return Case(name=name, before=record, event=event, answer=answer, after=claimed)
 
 
 def _rejected(record: Record) -> Record:
-    """Return a record whose token was refused now, if it was not before."""
+    """Return a record whose token is rejected now, if it was not before."""
     return record if record.rejected_at is not None else evolve(record, rejected_at=NOW)
 
 
-def _spaced(name: str, record: Record, wait: float) -> Case:
+def _throttled(name: str, record: Record, wait: float) -> Case:
     """Return a case of a claim after a 401 that comes too soon; the 401 is noted."""
-    return Case(name=name, before=record, event=REJECTED, answer=Throttled(retry_after=wait), after=_rejected(record))
+    return Case(name=name, before=record, event=AFTER_401, answer=Throttled(retry_after=wait), after=_rejected(record))
 
 
 def _after_401(name: str, record: Record, throttle: float) -> Case:
     """Return a case of a claim after a 401 that is granted; `throttle` is the least time to the next."""
     rejected_at = _rejected(record).rejected_at
+    granted = evolve(GRANTED, committed_at=record.committed_at)
     return _granted(
-        name, record, REJECTED, GRANTED, rejected_at=rejected_at, throttle=throttle, throttled_until=NOW + throttle
+        name, record, AFTER_401, granted, rejected_at=rejected_at, throttle=throttle, throttled_until=NOW + throttle
     )
 
 
@@ -152,29 +158,46 @@ def _ending_at(moment: float) -> Record:
     return evolve(TOKEN, ends_at=moment)
 
 
+def _committed_at(moment: float) -> Record:
+    return evolve(TOKEN, committed_at=moment)
+
+
 def _shared(remaining: float, lifetime: float = 3600.0) -> SharedToken:
     return evolve(SHARED, remaining=remaining, lifetime=lifetime)
 
 
-def _cooling(wait: float) -> Backoff:
+def _backoff(wait: float) -> Backoff:
     return Backoff(retry_after=wait, failure=OUTAGE, failures=2, failing_for=30.0)
 
 
 _AFTER_FAILURES: Final = evolve(GRANTED, failures=2, failing_for=30.0)
-_PAST: Final = evolve(TOKEN, ends_at=NOW - STEP)
+_ENDED: Final = _ending_at(NOW - STEP)
+_FUTURE: Final = NOW + CLOCK_TOLERANCE + STEP
 
 READS: Final = [
     _unchanged("an empty record has no token", EMPTY, None, None),
-    _unchanged("a token that lives is read", TOKEN, None, SHARED),
-    _unchanged("a token that ends in a moment is read", _ending_at(NOW + STEP), None, _shared(STEP)),
+    _unchanged("a token that lives", TOKEN, None, SHARED),
+    _unchanged("a token that ends in a moment", _ending_at(NOW + STEP), None, _shared(STEP)),
     _unchanged("a token that ends now has ended", _ending_at(NOW), None, None),
-    _unchanged("a token that ended is none", _PAST, None, None),
-    _unchanged("a token is read while somebody renews", HELD, None, SHARED),
-    _unchanged("a token is read during a pause", PAUSED, None, SHARED),
-    _unchanged("a version without a token is none", evolve(TOKEN, access=None), None, None),
-    _unchanged("a token without a version is none", evolve(TOKEN, version=None), None, None),
-    _unchanged("a token that lives exactly its lifetime", _ending_at(NOW + 3600), None, _shared(3600.0)),
+    _unchanged("a token that has ended counts as none", _ENDED, None, None),
+    _unchanged("a token while another worker renews", OTHERS, None, SHARED),
+    _unchanged("a token during a backoff", BACKING_OFF, None, SHARED),
+    _unchanged("a version without a token", evolve(TOKEN, access=None), None, None),
+    _unchanged("a token without a version", evolve(TOKEN, version=None), None, None),
+    _unchanged("a token without a date", evolve(TOKEN, committed_at=None), None, None),
+    _unchanged("a token with its whole lifetime", _ending_at(NOW + 3600), None, _shared(3600.0)),
     _unchanged("a token is not believed beyond its lifetime", _ending_at(NOW + 3600 + STEP), None, _shared(3600.0)),
+    _unchanged(
+        "a token that ends too late by the tolerance", _ending_at(NOW + 3600 + CLOCK_TOLERANCE), None, _shared(3600.0)
+    ),
+    _unchanged("a token that ends later than it can", _ending_at(_FUTURE + 3600), None, None),
+    _unchanged(
+        "a token of the near future",
+        _committed_at(NOW + CLOCK_TOLERANCE),
+        None,
+        evolve(SHARED, committed_at=NOW + CLOCK_TOLERANCE),
+    ),
+    _unchanged("a token of the future counts as none", _committed_at(_FUTURE), None, None),
     _unchanged(
         "a token is believed for a day",
         evolve(TOKEN, lifetime=MAX_LIFETIME, ends_at=NOW + MAX_LIFETIME),
@@ -187,155 +210,170 @@ READS: Final = [
         None,
         _shared(MAX_LIFETIME, MAX_LIFETIME),
     ),
-    _unchanged("a token without a lifetime is none", evolve(TOKEN, lifetime=0.0), None, None),
+    _unchanged("a token without a lifetime", evolve(TOKEN, lifetime=0.0, ends_at=NOW + STEP), None, None),
+    _unchanged("a token with a lifetime below 0", evolve(TOKEN, lifetime=-STEP, ends_at=NOW + STEP), None, None),
 ]
 
 CHANGES: Final = [
-    _granted(
-        "an empty record is granted, without a refresh token",
-        EMPTY,
-        NEWCOMER,
-        Granted(refresh=None, version=None, remaining=-NOW, failures=0, failing_for=0.0),
-    ),
-    _granted("who has seen the token renews it, and takes the refresh token out", TOKEN, CLAIM, GRANTED),
-    _granted("without a refresh token the API key is used", TAKEN, CLAIM, evolve(GRANTED, refresh=None)),
+    _granted("an empty record is granted without a refresh token", EMPTY, SEEN_NONE, FIRST),
+    _granted("a worker that has seen the token renews it with the refresh token", TOKEN, CLAIM, GRANTED),
+    _granted("without a refresh token the worker uses the API key", WITHOUT_REFRESH, CLAIM, GRANTED_WITHOUT),
+    _granted("an empty refresh token is one", evolve(TOKEN, refresh=b""), CLAIM, evolve(GRANTED, refresh=b"")),
     _granted("a claim lasts as long as its lease", TOKEN, evolve(CLAIM, lease=MAX_LEASE), GRANTED),
-    _unchanged("who has seen none is told the token", TOKEN, NEWCOMER, Changed(token=SHARED)),
-    _unchanged("who has seen another is told the token", TOKEN, BEHIND, Changed(token=SHARED)),
-    _unchanged("a token that ends in a moment is told", _ending_at(NOW + STEP), BEHIND, Changed(token=_shared(STEP))),
-    _granted("a token that ends now is not told", _ending_at(NOW), BEHIND, evolve(GRANTED, remaining=0.0)),
-    _granted("a token that ended is not told", _PAST, NEWCOMER, evolve(GRANTED, remaining=-STEP)),
-    _granted("a token that ended is renewed by who has seen it", _PAST, CLAIM, evolve(GRANTED, remaining=-STEP)),
-    _granted("a version without a token is not told", evolve(TOKEN, access=None), BEHIND, GRANTED),
+    _unchanged("a worker that has seen no token gets the token", TOKEN, SEEN_NONE, Changed(token=SHARED)),
+    _unchanged("a worker that has seen another token gets the token", TOKEN, SEEN_ANOTHER, Changed(token=SHARED)),
+    _unchanged(
+        "a token that ends in a moment is given", _ending_at(NOW + STEP), SEEN_ANOTHER, Changed(token=_shared(STEP))
+    ),
+    _granted("a token that ends now is not given", _ending_at(NOW), SEEN_ANOTHER, GRANTED),
+    _granted("a token that has ended is not given", _ENDED, SEEN_NONE, GRANTED),
+    _granted("a token that has ended is renewed", _ENDED, CLAIM, GRANTED),
+    _granted("a version without a token is not given", evolve(TOKEN, access=None), SEEN_ANOTHER, GRANTED),
+    _granted("a token without a version is not given", evolve(TOKEN, version=None), SEEN_ANOTHER, GRANTED),
     _granted(
-        "a token without a version is not told", evolve(TOKEN, version=None), BEHIND, evolve(GRANTED, version=None)
+        "a token of the future is not given",
+        _committed_at(_FUTURE),
+        SEEN_ANOTHER,
+        evolve(GRANTED, committed_at=_FUTURE),
     ),
+    _granted("a token that ends later than it can is not given", _ending_at(_FUTURE + 3600), SEEN_ANOTHER, GRANTED),
     _unchanged(
-        "what is told is not believed beyond its lifetime",
-        _ending_at(NOW + 9000),
-        BEHIND,
+        "a token that is given is not believed beyond its lifetime",
+        _ending_at(NOW + 3600 + CLOCK_TOLERANCE),
+        SEEN_ANOTHER,
         Changed(token=_shared(3600.0)),
-    ),
-    _unchanged(
-        "what is told is not believed beyond a day",
-        evolve(TOKEN, lifetime=1e9, ends_at=1e9),
-        BEHIND,
-        Changed(token=_shared(MAX_LIFETIME, MAX_LIFETIME)),
     ),
 ]
 
 LEASES: Final = [
-    _unchanged("somebody else renews", HELD, CLAIM, Busy(retry_after=10.0)),
+    _unchanged("another worker renews", OTHERS, CLAIM, Busy(retry_after=10.0)),
     _unchanged(
-        "somebody else renews an empty record", evolve(HELD, access=None, version=None), CLAIM, Busy(retry_after=10.0)
+        "another worker renews an empty record",
+        evolve(EMPTY, claim_id="other", claimed_at=NOW - 5, claim_until=NOW + 10),
+        CLAIM,
+        Busy(retry_after=10.0),
     ),
-    _unchanged("one's own claim, whose answer was lost, is held too", MINE, CLAIM, Busy(retry_after=10.0)),
-    _unchanged(
-        "a lease that lapses in a moment holds", evolve(HELD, claim_until=NOW + STEP), CLAIM, Busy(retry_after=STEP)
-    ),
+    _unchanged("a lease that ends in a moment", evolve(OTHERS, claim_until=NOW + STEP), CLAIM, Busy(retry_after=STEP)),
+    _granted("a lease that ends now has ended", evolve(OTHERS, claim_until=NOW), CLAIM, GRANTED_WITHOUT),
     _granted(
-        "a lease that lapses now holds no more", evolve(HELD, claim_until=NOW), CLAIM, evolve(GRANTED, refresh=None)
+        "a claim that was never ended takes the refresh token with it",
+        evolve(OTHERS, claim_until=NOW - 1),
+        CLAIM,
+        GRANTED_WITHOUT,
     ),
-    _granted(
-        "a lease that has lapsed holds no more", evolve(HELD, claim_until=NOW - 1), CLAIM, evolve(GRANTED, refresh=None)
-    ),
+    _unchanged("the longest lease", evolve(OTHERS, claim_until=NOW + MAX_LEASE), CLAIM, Busy(retry_after=MAX_LEASE)),
     _unchanged(
-        "the longest lease holds",
-        evolve(HELD, claim_until=NOW + MAX_LEASE),
+        "the longest lease, too long by the tolerance",
+        evolve(OTHERS, claim_until=NOW + MAX_LEASE + CLOCK_TOLERANCE),
         CLAIM,
         Busy(retry_after=MAX_LEASE),
     ),
     _granted(
-        "a lease longer than leases are is none",
-        evolve(HELD, claim_until=NOW + MAX_LEASE + CLOCK_TOLERANCE + STEP),
+        "a lease longer than leases can be counts as none",
+        evolve(OTHERS, claim_until=_FUTURE + MAX_LEASE),
         CLAIM,
-        evolve(GRANTED, refresh=None),
+        GRANTED_WITHOUT,
     ),
-    _granted("a lease of nobody is none", evolve(TOKEN, claim_until=NOW + 10), CLAIM, GRANTED),
-]
-
-PAUSES: Final = [
-    _unchanged("failures in a row are told with their cause", PAUSED, CLAIM, _cooling(10.0)),
-    _unchanged("a pause that ends in a moment is kept", evolve(PAUSED, not_before=NOW + STEP), CLAIM, _cooling(STEP)),
-    _granted("a pause that ends now is over", evolve(PAUSED, not_before=NOW), CLAIM, _AFTER_FAILURES),
-    _granted("a pause that has ended is over", FAILED, CLAIM, _AFTER_FAILURES),
+    _granted("a lease without a claim counts as none", evolve(TOKEN, claim_until=NOW + 10), CLAIM, GRANTED),
+    _unchanged("the same claim again gets the same refresh token", MINE, CLAIM, GRANTED),
+    _unchanged("the same claim again, with another lease, keeps its lease", MINE, evolve(CLAIM, lease=60.0), GRANTED),
+    _unchanged("the same claim again, without a refresh token", evolve(MINE, refresh=None), CLAIM, GRANTED_WITHOUT),
+    _unchanged("the same claim again comes before the token", MINE, SEEN_NONE, GRANTED),
+    _unchanged("the same claim again comes before a backoff", evolve(MINE, not_before=NOW + 9), CLAIM, GRANTED),
+    _unchanged("the same claim again after a 401 grows no throttle", MINE, AFTER_401, GRANTED),
     _unchanged(
-        "the longest pause is kept",
-        evolve(PAUSED, not_before=NOW + MAX_BACKOFF),
-        CLAIM,
-        _cooling(MAX_BACKOFF),
-    ),
-    _granted(
-        "a pause longer than pauses are is none",
-        evolve(PAUSED, not_before=NOW + MAX_BACKOFF + CLOCK_TOLERANCE + STEP),
+        "the same claim again after failures",
+        evolve(MINE, failure=OUTAGE, failures=2, failing_since=NOW - 30),
         CLAIM,
         _AFTER_FAILURES,
     ),
-    _granted("a pause without a cause is none", evolve(TOKEN, not_before=NOW + 10), CLAIM, GRANTED),
     _unchanged(
-        "a row of failures that begins in the future, after the clock went back, has just begun",
-        evolve(PAUSED, failing_since=NOW + 100),
+        "the same claim again while its lease runs for a moment", evolve(MINE, claim_until=NOW + STEP), CLAIM, GRANTED
+    ),
+    _granted("the same claim again when its lease has ended", evolve(MINE, claim_until=NOW), CLAIM, GRANTED_WITHOUT),
+    _granted(
+        "the same claim again with a lease longer than leases can be",
+        evolve(MINE, claim_until=_FUTURE + MAX_LEASE),
         CLAIM,
-        evolve(_cooling(10.0), failing_for=0.0),
+        GRANTED_WITHOUT,
+    ),
+]
+
+BACKOFFS: Final = [
+    _unchanged("the failures in a row and their cause", BACKING_OFF, CLAIM, _backoff(10.0)),
+    _unchanged("a backoff that ends in a moment", evolve(BACKING_OFF, not_before=NOW + STEP), CLAIM, _backoff(STEP)),
+    _granted("a backoff that ends now has ended", evolve(BACKING_OFF, not_before=NOW), CLAIM, _AFTER_FAILURES),
+    _granted("a backoff that has ended", FAILED, CLAIM, _AFTER_FAILURES),
+    _unchanged("the longest backoff", evolve(BACKING_OFF, not_before=NOW + MAX_BACKOFF), CLAIM, _backoff(MAX_BACKOFF)),
+    _unchanged(
+        "the longest backoff, too long by the tolerance",
+        evolve(BACKING_OFF, not_before=NOW + MAX_BACKOFF + CLOCK_TOLERANCE),
+        CLAIM,
+        _backoff(MAX_BACKOFF),
+    ),
+    _granted(
+        "a backoff longer than backoffs can be counts as none",
+        evolve(BACKING_OFF, not_before=_FUTURE + MAX_BACKOFF),
+        CLAIM,
+        _AFTER_FAILURES,
+    ),
+    _granted("a backoff without a cause counts as none", evolve(TOKEN, not_before=NOW + 10), CLAIM, GRANTED),
+    _unchanged(
+        "failures that begin in the future, after the clock went back, have just begun",
+        evolve(BACKING_OFF, failing_since=NOW + 100),
+        CLAIM,
+        evolve(_backoff(10.0), failing_for=0.0),
     ),
     *(
         _unchanged(
-            f"the cause is told in full: {failure.kind}",
-            evolve(PAUSED, failure=failure),
+            f"the cause in full: {failure.kind}",
+            evolve(BACKING_OFF, failure=failure),
             CLAIM,
-            evolve(_cooling(10.0), failure=failure),
+            evolve(_backoff(10.0), failure=failure),
         )
         for failure in FAILURES
     ),
     _granted(
-        "failures in a row go on counting where there never was a token",
+        "failures before the first token go on counting",
         evolve(EMPTY, failure=OUTAGE, failures=3, failing_since=NOW - 9, not_before=NOW - 1),
-        NEWCOMER,
-        Granted(refresh=None, version=None, remaining=-NOW, failures=3, failing_for=9.0),
+        SEEN_NONE,
+        evolve(FIRST, failures=3, failing_for=9.0),
     ),
 ]
 
 
-def _committed_at(moment: float) -> Record:
-    return evolve(TOKEN, committed_at=moment)
-
-
-def _spaced_until(moment: float) -> Record:
+def _throttled_until(moment: float) -> Record:
     return evolve(TOKEN, rejected_at=NOW - 5, throttle=32.0, throttled_until=moment)
 
 
 REJECTIONS: Final = [
-    _spaced("a token committed now is too young", _committed_at(NOW), 1.0),
-    _spaced("a token of almost a second is too young", _committed_at(NOW - 1 + STEP), STEP),
+    _throttled("a token committed now is too young", _committed_at(NOW), 1.0),
+    _throttled("a token of almost a second is too young", _committed_at(NOW - 1 + STEP), STEP),
     _after_401("a token of a second is renewed", _committed_at(NOW - 1), 1.0),
     _after_401("a token of more than a second is renewed", _committed_at(NOW - 1 - STEP), 1.0),
-    _spaced("a token of the near future is young", _committed_at(NOW + CLOCK_TOLERANCE), 1.0),
-    _after_401(
-        "a token of the future, after the clock went back, is not young",
-        _committed_at(NOW + CLOCK_TOLERANCE + STEP),
-        1.0,
-    ),
-    _spaced("the last renewal after a 401 is too recent", _spaced_until(NOW + 20), 20.0),
-    _spaced("the throttle ends in a moment", _spaced_until(NOW + STEP), STEP),
-    _after_401("the throttle ends now", _spaced_until(NOW), 60.0),
-    _spaced("the longest throttle is kept", _spaced_until(NOW + MAX_THROTTLE), MAX_THROTTLE),
-    _after_401(
-        "a throttle longer than spacings are is none", _spaced_until(NOW + MAX_THROTTLE + CLOCK_TOLERANCE + STEP), 60.0
-    ),
-    _spaced(
-        "a throttle beyond the longest by rounding is the longest",
-        _spaced_until(NOW + MAX_THROTTLE + CLOCK_TOLERANCE),
+    _throttled("a token of the near future is too young", _committed_at(NOW + CLOCK_TOLERANCE), 1.0),
+    _after_401("a token of the future, after the clock went back, is not young", _committed_at(_FUTURE), 1.0),
+    _throttled("the last renewal after a 401 is too recent", _throttled_until(NOW + 20), 20.0),
+    _throttled("the throttle ends in a moment", _throttled_until(NOW + STEP), STEP),
+    _after_401("the throttle ends now", _throttled_until(NOW), 60.0),
+    _throttled("the longest throttle", _throttled_until(NOW + MAX_THROTTLE), MAX_THROTTLE),
+    _throttled(
+        "the longest throttle, too long by the tolerance",
+        _throttled_until(NOW + MAX_THROTTLE + CLOCK_TOLERANCE),
         MAX_THROTTLE,
     ),
-    _spaced("young and spaced: the throttle is longer", evolve(_spaced_until(NOW + 20), committed_at=NOW), 20.0),
-    _spaced("young and spaced: the youth is longer", evolve(_spaced_until(NOW + STEP), committed_at=NOW), 1.0),
-    _granted("other reasons need not wait for a token to age", _committed_at(NOW), CLAIM, GRANTED),
-    _granted("other reasons need not keep the throttle", _spaced_until(NOW + 20), CLAIM, GRANTED),
+    _after_401(
+        "a throttle longer than throttles can be counts as none", _throttled_until(_FUTURE + MAX_THROTTLE), 60.0
+    ),
+    _throttled("too young and throttled for longer", evolve(_throttled_until(NOW + 20), committed_at=NOW), 20.0),
+    _throttled("throttled and too young for longer", evolve(_throttled_until(NOW + STEP), committed_at=NOW), 1.0),
+    _granted("without a 401 a young token is renewed", _committed_at(NOW), CLAIM, evolve(GRANTED, committed_at=NOW)),
+    _granted("without a 401 the throttle does not count", _throttled_until(NOW + 20), CLAIM, GRANTED),
     _granted(
-        "a 401 on what the record never had is renewed",
+        "a 401 on an empty record",
         EMPTY,
-        evolve(REJECTED, seen=None),
-        Granted(refresh=None, version=None, remaining=-NOW, failures=0, failing_for=0.0),
+        evolve(AFTER_401, seen=None),
+        FIRST,
         rejected_at=NOW,
         throttle=1.0,
         throttled_until=NOW + 1,
@@ -355,63 +393,58 @@ REJECTIONS: Final = [
             throttle,
         )
         for name, since, rejected_at, throttle in [
-            ("stays, after almost a minute unrefused", NOW - REJECTION_RESET_AFTER + STEP, None, 60.0),
-            ("falls back, after a minute unrefused", NOW - REJECTION_RESET_AFTER, None, 1.0),
-            ("falls back, after an hour unrefused", NOW - 3600, None, 1.0),
-            ("stays, if the token was refused early", NOW - 3600, NOW - 3600 + 1, 60.0),
+            ("stays after almost a minute without a 401", NOW - REJECTION_RESET_AFTER + STEP, None, 60.0),
+            ("is reset after a minute without a 401", NOW - REJECTION_RESET_AFTER, None, 1.0),
+            ("is reset after an hour without a 401", NOW - 3600, None, 1.0),
+            ("stays if the token was rejected early", NOW - 3600, NOW - 3600 + 1, 60.0),
             (
-                "stays, if the token was refused at almost a minute",
+                "stays if the token was rejected after almost a minute",
                 NOW - 3600,
                 NOW - 3600 + REJECTION_RESET_AFTER - STEP,
                 60.0,
             ),
             (
-                "falls back, if the token was first refused at a minute",
+                "is reset if the token was first rejected after a minute",
                 NOW - 3600,
                 NOW - 3600 + REJECTION_RESET_AFTER,
                 1.0,
             ),
-            ("stays, after the clock went back", NOW + 3600, None, 60.0),
-            ("stays, if it is not known since when", None, None, 60.0),
+            ("stays after the clock went back", NOW + 3600, None, 60.0),
+            ("stays if it is not known since when no token was rejected", None, None, 60.0),
         ]
     ),
     Case(
-        name="the first 401 on a token is noted in a pause too",
-        before=PAUSED,
-        event=REJECTED,
-        answer=_cooling(10.0),
-        after=evolve(PAUSED, rejected_at=NOW),
+        name="the first 401 on a token is noted during a backoff too",
+        before=BACKING_OFF,
+        event=AFTER_401,
+        answer=_backoff(10.0),
+        after=evolve(BACKING_OFF, rejected_at=NOW),
     ),
 ]
 
 _ALL_AT_ONCE: Final = evolve(
-    HELD,
-    **{name: getattr(PAUSED, name) for name in ("failure", "failures", "failing_since", "not_before")},
+    OTHERS,
+    **{name: getattr(BACKING_OFF, name) for name in ("failure", "failures", "failing_since", "not_before")},
     committed_at=NOW,
     rejected_at=NOW - 5,
     throttle=4.0,
     throttled_until=NOW + 3,
 )
-_NOT_HELD: Final = evolve(_ALL_AT_ONCE, claim_id=None, claim_until=0.0)
-_NOT_PAUSED: Final = evolve(_NOT_HELD, failure=None, failures=0, failing_since=0.0, not_before=0.0)
+_UNCLAIMED: Final = evolve(_ALL_AT_ONCE, claim_id=None, claimed_at=0.0, claim_until=0.0)
+_NOT_FAILING: Final = evolve(_UNCLAIMED, failure=None, failures=0, failing_since=0.0, not_before=0.0)
+_COMMITTED_NOW: Final = evolve(SHARED, committed_at=NOW)
 
 PRECEDENCE: Final = [
     _unchanged(
-        "first of all, a newer token; its 401 is none of this one",
+        "a newer token comes first; the 401 was not on it",
         _ALL_AT_ONCE,
-        evolve(REJECTED, seen="version-0"),
-        Changed(token=SHARED),
+        evolve(AFTER_401, seen="version-0"),
+        Changed(token=_COMMITTED_NOW),
     ),
-    _unchanged("then somebody else's claim; a 401 is his to mend", _ALL_AT_ONCE, REJECTED, Busy(retry_after=10.0)),
-    Case(
-        name="then a pause; the first 401 is noted already",
-        before=_NOT_HELD,
-        event=REJECTED,
-        answer=_cooling(10.0),
-        after=_NOT_HELD,
-    ),
-    _spaced("then the throttle", _NOT_PAUSED, 3.0),
-    _granted("then the claim is granted", _NOT_PAUSED, CLAIM, evolve(GRANTED, refresh=None)),
+    _unchanged("then another worker's claim", _ALL_AT_ONCE, AFTER_401, Busy(retry_after=10.0)),
+    _unchanged("then a backoff; the first 401 has been noted", _UNCLAIMED, AFTER_401, _backoff(10.0)),
+    _throttled("then the throttle", _NOT_FAILING, 3.0),
+    _granted("then the claim is granted", _NOT_FAILING, CLAIM, evolve(GRANTED, committed_at=NOW)),
 ]
 
 COMMITTED: Final = evolve(
@@ -423,7 +456,7 @@ COMMITTED: Final = evolve(
     ends_at=NOW + 3590,
     unrejected_since=NOW,
 )
-_SPACED_MINE: Final = evolve(MINE, rejected_at=NOW - 5, throttle=4.0, throttled_until=NOW + 3)
+_THROTTLED_MINE: Final = evolve(MINE, rejected_at=NOW - 5, throttle=4.0, throttled_until=NOW + 3)
 
 
 def _committed(name: str, before: Record, event: Commit, after: Record) -> Case:
@@ -431,141 +464,160 @@ def _committed(name: str, before: Record, event: Commit, after: Record) -> Case:
 
 
 COMMITS: Final = [
-    _committed("the holder's token is taken in", MINE, COMMIT, COMMITTED),
-    _committed("the first token of all", evolve(EMPTY, claim_id="mine", claim_until=NOW + 10), COMMIT, COMMITTED),
+    _committed("the holder's token", MINE, COMMIT, COMMITTED),
     _committed(
-        "an answer without a refresh token", MINE, evolve(COMMIT, refresh=None), evolve(COMMITTED, refresh=None)
+        "the first token of all",
+        evolve(EMPTY, claim_id="mine", claimed_at=NOW, claim_until=NOW + 15),
+        COMMIT,
+        COMMITTED,
+    ),
+    _committed("no refresh token", MINE, evolve(COMMIT, refresh=None), evolve(COMMITTED, refresh=None)),
+    _committed(
+        "a late commit: the token lives from the claim at most",
+        evolve(MINE, claimed_at=NOW - 12),
+        COMMIT,
+        evolve(COMMITTED, ends_at=NOW + 3588),
     ),
     _committed(
-        "a token ends a row of failures",
-        evolve(PAUSED, refresh=None, claim_id="mine", claim_until=NOW + 10),
+        "a late commit, at the edge",
+        evolve(MINE, claimed_at=NOW - 10),
         COMMIT,
         COMMITTED,
     ),
     _committed(
-        "a token leaves the throttle of 401s",
-        _SPACED_MINE,
+        "a late commit, one step past the edge",
+        evolve(MINE, claimed_at=NOW - 10 - STEP),
+        COMMIT,
+        evolve(COMMITTED, ends_at=NOW + 3590 - STEP),
+    ),
+    _committed(
+        "a claim in the future, after the clock went back", evolve(MINE, claimed_at=NOW + 100), COMMIT, COMMITTED
+    ),
+    _committed(
+        "a token ends the failures in a row",
+        evolve(BACKING_OFF, claim_id="mine", claimed_at=NOW - 5, claim_until=NOW + 10),
+        COMMIT,
+        COMMITTED,
+    ),
+    _committed(
+        "a token leaves the throttle as it is",
+        _THROTTLED_MINE,
         COMMIT,
         evolve(COMMITTED, throttle=4.0, throttled_until=NOW + 3),
     ),
     _committed(
-        "tokens that nobody refused go on being trusted",
+        "a token after one that was not rejected",
         evolve(MINE, unrejected_since=NOW - 50),
         COMMIT,
         evolve(COMMITTED, unrejected_since=NOW - 50),
     ),
     _committed(
-        "a token in place of a refused one begins anew",
+        "a token after one that was rejected",
         evolve(MINE, unrejected_since=NOW - 50, rejected_at=NOW - 1),
         COMMIT,
         COMMITTED,
     ),
-    _committed("a lease that lapses now, and nobody else claimed", evolve(MINE, claim_until=NOW), COMMIT, COMMITTED),
+    _committed("the lease ends now, and no other worker claimed", evolve(MINE, claim_until=NOW), COMMIT, COMMITTED),
     _committed(
-        "a lease that lapsed long ago, and nobody else claimed", evolve(MINE, claim_until=1.0), COMMIT, COMMITTED
+        "the lease ended long ago, and no other worker claimed", evolve(MINE, claim_until=1.0), COMMIT, COMMITTED
     ),
-    _unchanged("somebody else's claim: claim_lost, the token is told", HELD, COMMIT, ClaimLost(token=SHARED)),
+    _unchanged("another worker's claim: lost, with the token", OTHERS, COMMIT, ClaimLost(token=SHARED)),
     _unchanged(
-        "somebody else's claim that has lapsed: claim_lost all the same",
-        evolve(HELD, claim_until=NOW - 1),
+        "another worker's claim whose lease has ended: lost all the same",
+        evolve(OTHERS, claim_until=NOW - 1),
         COMMIT,
         ClaimLost(token=SHARED),
     ),
-    _unchanged("nobody's claim: claim_lost, the token is told", TOKEN, COMMIT, ClaimLost(token=SHARED)),
+    _unchanged("no claim: lost, with the token", TOKEN, COMMIT, ClaimLost(token=SHARED)),
+    _unchanged("lost; the token ends in a moment", _ending_at(NOW + STEP), COMMIT, ClaimLost(token=_shared(STEP))),
+    _unchanged("lost; the token ends now", _ending_at(NOW), COMMIT, ClaimLost(token=None)),
+    _unchanged("lost; the token is of the future", _committed_at(_FUTURE), COMMIT, ClaimLost(token=None)),
+    _unchanged("an emptied record", EMPTY, COMMIT, ClaimLost(token=None)),
+    _unchanged("the same commit again", COMMITTED, COMMIT, Done()),
     _unchanged(
-        "claim_lost, the token ends in a moment", _ending_at(NOW + STEP), COMMIT, ClaimLost(token=_shared(STEP))
-    ),
-    _unchanged("claim_lost, the token ends now", _ending_at(NOW), COMMIT, ClaimLost(token=None)),
-    _unchanged(
-        "claim_lost, the token is not believed beyond its lifetime",
-        _ending_at(NOW + 9000),
+        "the same commit again, after the next claim",
+        evolve(COMMITTED, claim_id="other", claimed_at=NOW, claim_until=NOW + 15),
         COMMIT,
-        ClaimLost(token=_shared(3600.0)),
+        Done(),
     ),
-    _unchanged("an emptied record takes nothing in", EMPTY, COMMIT, ClaimLost(token=None)),
-    _unchanged(
-        "the same commit once more, when its first answer was lost",
-        COMMITTED,
-        COMMIT,
-        ClaimLost(token=SharedToken(version="mine", access=b"made-up-access-2", lifetime=3600.0, remaining=3590.0)),
-    ),
+    _unchanged("the same commit again, after the token has ended", evolve(COMMITTED, ends_at=NOW), COMMIT, Done()),
 ]
 
-_FAILED_ONCE: Final = evolve(TAKEN, not_before=NOW + 0.25, failure=OUTAGE, failures=1, failing_since=NOW)
-_MINE_AFTER_FAILURES: Final = evolve(FAILED, refresh=None, claim_id="mine", claim_until=NOW + 10)
+_FAILED_ONCE: Final = evolve(WITHOUT_REFRESH, not_before=NOW + 0.25, failure=OUTAGE, failures=1, failing_since=NOW)
+_MINE_AFTER_FAILURES: Final = evolve(FAILED, claim_id="mine", claimed_at=NOW - 5, claim_until=NOW + 10)
 
 
-def _failed(name: str, before: Record, event: Release, after: Record) -> Case:
+def _released(name: str, before: Record, event: Release, after: Record) -> Case:
     return Case(name=name, before=before, event=event, answer=Done(), after=after)
 
 
-FAILS: Final = [
-    _failed("the first failure begins a row and a pause", MINE, FAIL, _FAILED_ONCE),
-    _failed(
+RELEASES: Final = [
+    _released("the first failure", MINE, RELEASE, _FAILED_ONCE),
+    _released(
         "a refresh token that was not used is given back",
         MINE,
-        evolve(FAIL, refresh=b"made-up-refresh-1"),
+        evolve(RELEASE, refresh=b"made-up-refresh-1"),
         evolve(_FAILED_ONCE, refresh=b"made-up-refresh-1"),
     ),
-    _failed("a failure without a pause", MINE, evolve(FAIL, backoff=0.0), evolve(_FAILED_ONCE, not_before=NOW)),
-    _failed(
-        "the next failure goes on with the row",
+    _released("a failure without a backoff", MINE, evolve(RELEASE, backoff=0.0), evolve(_FAILED_ONCE, not_before=NOW)),
+    _released(
+        "the next failure in a row",
         _MINE_AFTER_FAILURES,
-        evolve(FAIL, backoff=8.0, failure=LIMITED),
+        evolve(RELEASE, backoff=8.0, failure=LIMITED),
         evolve(FAILED, refresh=None, not_before=NOW + 8, failure=LIMITED, failures=3),
     ),
-    _failed(
-        "a row of failures keeps its beginning also where that lies in the future",
+    _released(
+        "failures that began in the future go on",
         evolve(_MINE_AFTER_FAILURES, failing_since=NOW + 100),
-        FAIL,
+        RELEASE,
         evolve(FAILED, refresh=None, not_before=NOW + 0.25, failures=3, failing_since=NOW + 100),
     ),
     *(
-        _failed(
+        _released(
             f"the cause is kept in full: {failure.kind}",
             MINE,
-            evolve(FAIL, backoff=60.0, failure=failure),
+            evolve(RELEASE, backoff=60.0, failure=failure),
             evolve(_FAILED_ONCE, not_before=NOW + 60, failure=failure),
         )
         for failure in FAILURES
     ),
-    _failed("a claim that is claim_lost counts as no failure", MINE, Release(id="mine"), TAKEN),
-    _failed(
-        "a claim that is claim_lost gives its refresh token back",
-        MINE,
-        Release(id="mine", refresh=b"made-up-refresh-1"),
-        TOKEN,
+    _released("without a failure nothing is counted", MINE, Release(id="mine"), WITHOUT_REFRESH),
+    _released(
+        "without a failure, and with the refresh token", MINE, Release(id="mine", refresh=b"made-up-refresh-1"), TOKEN
     ),
-    _failed(
-        "a claim that is claim_lost leaves the row of failures",
+    _released(
+        "without a failure the failures in a row stay",
         _MINE_AFTER_FAILURES,
         Release(id="mine"),
         evolve(FAILED, refresh=None),
     ),
-    _failed(
-        "a failure leaves the throttle of 401s",
-        _SPACED_MINE,
-        FAIL,
+    _released(
+        "a failure leaves the throttle as it is",
+        _THROTTLED_MINE,
+        RELEASE,
         evolve(_FAILED_ONCE, rejected_at=NOW - 5, throttle=4.0, throttled_until=NOW + 3),
     ),
-    _failed("a lease that lapses now, and nobody else claimed", evolve(MINE, claim_until=NOW), FAIL, _FAILED_ONCE),
-    _failed("a lease that lapsed long ago, and nobody else claimed", evolve(MINE, claim_until=1.0), FAIL, _FAILED_ONCE),
-    _unchanged("somebody else's claim: claim_lost, the token is told", HELD, FAIL, ClaimLost(token=SHARED)),
+    _released("the lease ends now, and no other worker claimed", evolve(MINE, claim_until=NOW), RELEASE, _FAILED_ONCE),
+    _released(
+        "the lease ended long ago, and no other worker claimed", evolve(MINE, claim_until=1.0), RELEASE, _FAILED_ONCE
+    ),
+    _unchanged("another worker's claim: lost, with the token", OTHERS, RELEASE, ClaimLost(token=SHARED)),
     _unchanged(
-        "somebody else's claim: nothing is given back",
-        HELD,
+        "another worker's claim: nothing is given back",
+        OTHERS,
         Release(id="mine", refresh=b"made-up-refresh-0"),
         ClaimLost(token=SHARED),
     ),
     _unchanged(
-        "somebody else's claim that has lapsed: claim_lost all the same",
-        evolve(HELD, claim_until=NOW - 1),
-        FAIL,
+        "another worker's claim whose lease has ended: lost all the same",
+        evolve(OTHERS, claim_until=NOW - 1),
+        RELEASE,
         ClaimLost(token=SHARED),
     ),
-    _unchanged("nobody's claim: claim_lost, the token is told", TOKEN, FAIL, ClaimLost(token=SHARED)),
-    _unchanged("claim_lost, the token ends now", _ending_at(NOW), FAIL, ClaimLost(token=None)),
-    _unchanged("an emptied record notes nothing", EMPTY, FAIL, ClaimLost(token=None)),
+    _unchanged("no claim: lost, with the token", TOKEN, RELEASE, ClaimLost(token=SHARED)),
+    _unchanged("the same release again changes nothing", _FAILED_ONCE, RELEASE, ClaimLost(token=SHARED)),
+    _unchanged("lost; the token ends now", _ending_at(NOW), RELEASE, ClaimLost(token=None)),
+    _unchanged("an emptied record", EMPTY, RELEASE, ClaimLost(token=None)),
 ]
 
 
@@ -577,9 +629,9 @@ CASES: Final = (
     *_titled("read", READS),
     *_titled("claim", CHANGES),
     *_titled("claim, lease", LEASES),
-    *_titled("claim, pause", PAUSES),
+    *_titled("claim, backoff", BACKOFFS),
     *_titled("claim, 401", REJECTIONS),
     *_titled("claim, order", PRECEDENCE),
     *_titled("commit", COMMITS),
-    *_titled("fail", FAILS),
+    *_titled("release", RELEASES),
 )

@@ -1,7 +1,9 @@
-"""AuthenticationApi: with mocked answers, and against real servers where the network matters."""
+"""AuthenticationApi: with mocked responses, and against real servers where the network matters."""
 
 import asyncio
+import gc
 import json
+import socket
 import ssl
 
 import aiohttp
@@ -36,7 +38,7 @@ KEY = AuthenticatePayload(API_KEY)
 
 
 async def test_both_endpoints_answer_a_token(mocked: aioresponses) -> None:
-    """Each endpoint is called with its wire name, and what it answers is an AccessToken."""
+    """Each endpoint gets its own path and body, and its response is an AccessToken."""
     mocked.post(f"{SANDBOX}/auth/api-key", payload=ANSWER)
     mocked.post(f"{SANDBOX}/auth/refresh", payload=ANSWER)
     async with AuthenticationApi(SANDBOX) as api:
@@ -67,10 +69,10 @@ async def test_both_endpoints_answer_a_token(mocked: aioresponses) -> None:
         (200, {}, InvalidResponseError),
     ],
 )
-async def test_an_answer_that_is_no_token_is_a_typed_error(
+async def test_a_response_without_a_token_is_a_typed_error(
     mocked: aioresponses, status: int, headers: dict[str, str], error: type[AuthResponseError]
 ) -> None:
-    """Each class of answer raises its own error with the status, type and title as data."""
+    """Each kind of response raises its own error, with the status, type and title as attributes."""
     payload = {
         "type": "https://docs.api.video/reference/made-up",
         "title": "Made up.",
@@ -101,8 +103,8 @@ async def test_an_answer_that_is_no_token_is_a_typed_error(
     ],
     ids=lambda value: type(value).__name__,
 )
-async def test_no_answer_is_a_connection_error(mocked: aioresponses, exception: Exception, *, sent: bool) -> None:
-    """The error says whether the request may have reached the server, and chains nothing."""
+async def test_no_response_is_a_connection_error(mocked: aioresponses, exception: Exception, *, sent: bool) -> None:
+    """The error says whether the request may have reached the server, and has no chained exception."""
     mocked.post(f"{SANDBOX}/auth/api-key", exception=exception)
     async with AuthenticationApi(SANDBOX) as api:
         with pytest.raises(AuthConnectionError) as caught:
@@ -114,7 +116,7 @@ async def test_no_answer_is_a_connection_error(mocked: aioresponses, exception: 
 
 
 async def test_a_refused_connection_was_not_sent() -> None:
-    """Where nobody listens, the error says that nothing was sent."""
+    """If no server listens, the error says that nothing was sent."""
     async with serving(lambda request: None) as url:
         gone = url
     async with AuthenticationApi(gone) as api:
@@ -123,8 +125,161 @@ async def test_a_refused_connection_was_not_sent() -> None:
     assert caught.value.sent is False
 
 
+@pytest.mark.virtual_time
+async def test_a_call_that_waited_for_a_connection_was_not_sent() -> None:
+    """With a shared connector whose only connection is in use the call times out and says that nothing was sent."""
+    calls = []
+    arrived, done = asyncio.Event(), asyncio.Event()
+
+    async def handle(request: web.Request) -> web.Response:
+        calls.append(request.path)
+        if request.path == "/busy":
+            arrived.set()
+            await done.wait()
+        return web.json_response(ANSWER)
+
+    async with (
+        serving(handle) as url,
+        aiohttp.TCPConnector(limit=1) as connector,
+        aiohttp.ClientSession(connector=connector, connector_owner=False) as session,
+        AuthenticationApi(url, connector=connector) as api,
+    ):
+        busy = asyncio.create_task(session.get(f"{url}/busy"))
+        await arrived.wait()
+        with pytest.raises(AuthConnectionError, match="no connection within 9 seconds") as caught:
+            await api.refresh(RefreshTokenPayload("made-up-refresh"))
+        assert (caught.value.sent, caught.value.retryable) == (False, True)
+        done.set()
+        (await busy).release()
+        assert await api.refresh(RefreshTokenPayload("made-up-refresh")) == TOKEN
+    assert calls == ["/busy", "/auth/refresh"]
+
+
+async def test_a_closed_connector_is_one_clear_error() -> None:
+    """A connector that its owner has closed, before or during the call, is an error that says so and is not retried."""
+    arrived = asyncio.Event()
+
+    async def handle(_request: web.Request) -> web.Response:
+        arrived.set()
+        await asyncio.Event().wait()
+
+    async with serving(handle) as url:
+        connector = aiohttp.TCPConnector()
+        async with AuthenticationApi(url, connector=connector) as api:
+            call = asyncio.create_task(api.authenticate(KEY))
+            await arrived.wait()
+            await connector.close()
+            with pytest.raises(AuthConnectionError, match="the connector was closed during the call") as caught:
+                await call
+            assert (caught.value.sent, caught.value.retryable) == (True, False)
+            with pytest.raises(AuthConnectionError, match="the connector that was passed is closed") as caught:
+                await api.authenticate(KEY)
+            assert (caught.value.sent, caught.value.retryable) == (False, False)
+
+
+async def test_another_event_loop_is_one_clear_error() -> None:
+    """In a second event loop, while the first is open, a connector or an api of the first is an error that says so."""
+
+    async def handle(_request: web.Request) -> web.Response:
+        return web.json_response(ANSWER)
+
+    async with serving(handle) as url:
+        async with aiohttp.TCPConnector() as connector:
+            api = AuthenticationApi(url, connector=connector)
+            with pytest.raises(AuthConnectionError, match=r"connector .* another event loop") as caught:
+                await asyncio.to_thread(asyncio.run, api.authenticate(KEY))
+            assert (caught.value.sent, caught.value.retryable) == (False, False)
+        async with AuthenticationApi(url) as api:
+            await api.authenticate(KEY)
+            with pytest.raises(AuthConnectionError, match="in use in another event loop") as caught:
+                await asyncio.to_thread(asyncio.run, api.authenticate(KEY))
+            assert (caught.value.sent, caught.value.retryable) == (False, False)
+            assert await api.authenticate(KEY) == TOKEN
+
+
+async def test_it_works_in_the_next_event_loop_when_the_first_is_closed() -> None:
+    """One asyncio.run after another can use the same object; nothing of the first loop is left behind."""
+
+    async def handle(_request: web.Request) -> web.Response:
+        return web.json_response(ANSWER)
+
+    async with serving(handle) as url:
+        api = AuthenticationApi(url)
+        for _ in range(3):
+            assert await asyncio.to_thread(asyncio.run, api.authenticate(KEY)) == TOKEN
+        assert await api.authenticate(KEY) == TOKEN
+        await api.close()
+        assert await asyncio.to_thread(asyncio.run, api.authenticate(KEY)) == TOKEN
+        await api.close()
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "the host name does not resolve"),
+        (ConnectionRefusedError(111, "refused"), "the connection was refused; check that a server listens"),
+        (OSError(101, "Network is unreachable"), "Network is unreachable; check the network .*trust_env=True"),
+        (OSError(), "no connection; check the network"),
+    ],
+    ids=["name", "refused", "network", "unknown"],
+)
+async def test_a_failed_connection_is_a_sentence_with_advice(
+    mocked: aioresponses, error: OSError, sentence: str
+) -> None:
+    """The message says what happened and what to do, without the names of exception classes."""
+    mocked.post(f"{SANDBOX}/auth/api-key", exception=aiohttp.ClientConnectorError(None, error))
+    async with AuthenticationApi(SANDBOX) as api:
+        with pytest.raises(AuthConnectionError, match=f"cannot be reached: {sentence}") as caught:
+            await api.authenticate(KEY)
+    assert caught.value.sent is False
+    assert "Error" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("status", "hint"), [(407, "wants a user and a password"), (502, "status 502")])
+async def test_a_proxy_that_answers_itself_is_said(mocked: aioresponses, status: int, hint: str) -> None:
+    """A proxy that does not let the request through is named, and nothing was sent."""
+    error = aiohttp.ClientHttpProxyError(None, (), status=status, message="made-up")
+    mocked.post(f"{SANDBOX}/auth/api-key", exception=error)
+    async with AuthenticationApi(SANDBOX) as api:
+        with pytest.raises(AuthConnectionError, match=f"the proxy responded .*{hint}") as caught:
+            await api.authenticate(KEY)
+    assert caught.value.sent is False
+
+
+async def test_a_proxy_that_is_away_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of the environment that cannot be reached is named as the cause."""
+    async with serving(lambda request: None) as url:
+        gone = url
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, gone)
+    async with AuthenticationApi("http://127.0.0.1:1", trust_env=True) as api:
+        with pytest.raises(AuthConnectionError, match="the proxy cannot be reached"):
+            await api.authenticate(KEY)
+
+
+async def test_a_rate_limit_says_when_to_try_again(mocked: aioresponses) -> None:
+    """The message of a 429 names the seconds."""
+    mocked.post(f"{SANDBOX}/auth/api-key", status=429, headers={"X-RateLimit-Retry-After": "7"})
+    async with AuthenticationApi(SANDBOX) as api:
+        with pytest.raises(RateLimitedError, match="try again in 7 seconds"):
+            await api.authenticate(KEY)
+
+
+@pytest.mark.parametrize("status", [404, 405, 410])
+async def test_a_wrong_address_is_not_worth_a_retry(mocked: aioresponses, status: int) -> None:
+    """A 404, 405 or 410 says to check the base URL, and that waiting does not help."""
+    mocked.post(f"{SANDBOX}/auth/api-key", status=status)
+    async with AuthenticationApi(SANDBOX) as api:
+        with pytest.raises(AuthResponseError, match="check the base URL") as caught:
+            await api.authenticate(KEY)
+    assert caught.value.retryable is False
+
+
 async def raw_server(answer: bytes, *, then_hang: bool = False) -> tuple[asyncio.Server, str]:
-    """Serve these bytes to whoever connects."""
+    """Send these bytes to every client."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -156,7 +311,7 @@ async def raw_server(answer: bytes, *, then_hang: bool = False) -> tuple[asyncio
     ids=["nothing", "no-http", "cut", "cut-chunk", "long-header", "large", "no-content"],
 )
 async def test_bytes_of_any_kind_are_a_typed_error(answer: bytes, error: type[Exception]) -> None:
-    """Whatever a server writes, valid HTTP or not, one typed error comes of it."""
+    """Whatever a server writes, valid HTTP or not, the caller gets one typed error."""
     server, url = await raw_server(answer)
     async with server, AuthenticationApi(url) as api:
         with pytest.raises(error) as caught:
@@ -164,8 +319,8 @@ async def test_bytes_of_any_kind_are_a_typed_error(answer: bytes, error: type[Ex
         assert type(caught.value) is error
 
 
-async def test_an_endless_answer_is_cut_off() -> None:
-    """Of an answer that never ends 64 KiB are read."""
+async def test_an_endless_response_is_cut_off() -> None:
+    """At most 64 KiB of a response are read, even if it never ends."""
     written = 0
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -188,7 +343,7 @@ async def test_an_endless_answer_is_cut_off() -> None:
 
 @pytest.mark.virtual_time
 async def test_a_server_that_hangs_is_timed_out() -> None:
-    """One call takes at most attempt_timeout, whole."""
+    """One call takes at most attempt_timeout as a whole."""
     server, url = await raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", then_hang=True)
     loop = asyncio.get_running_loop()
     async with server, AuthenticationApi(url, attempt_timeout=7) as api:
@@ -199,7 +354,7 @@ async def test_a_server_that_hangs_is_timed_out() -> None:
 
 
 async def test_tls_is_verified() -> None:
-    """A certificate that nobody vouches for is a connection error before anything is sent; a known one works."""
+    """With an untrusted certificate nothing is sent and the error gives advice; with a trusted one the call works."""
     authority = trustme.CA()
     server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(server_context)
@@ -211,7 +366,7 @@ async def test_tls_is_verified() -> None:
 
     async with serving(handle, ssl_context=server_context) as url:
         async with AuthenticationApi(url) as api:
-            with pytest.raises(AuthConnectionError) as caught:
+            with pytest.raises(AuthConnectionError, match=r"certificate is not trusted.*pass a connector") as caught:
                 await api.authenticate(KEY)
         assert caught.value.sent is False
         assert seen == []
@@ -223,8 +378,16 @@ async def test_tls_is_verified() -> None:
             assert not connector.closed
 
 
+async def test_a_server_without_tls_is_said() -> None:
+    """A port that does not speak TLS is an error that says so, before anything is sent."""
+    async with serving(lambda request: None) as url, AuthenticationApi(url.replace("http", "https")) as api:
+        with pytest.raises(AuthConnectionError, match="the TLS handshake failed") as caught:
+            await api.authenticate(KEY)
+    assert caught.value.sent is False
+
+
 async def test_it_can_be_used_again_after_close() -> None:
-    """close() is idempotent; a further call opens a session anew."""
+    """close() is idempotent, and the next call opens a new session."""
 
     async def handle(_request: web.Request) -> web.Response:
         return web.json_response(ANSWER)
@@ -239,7 +402,7 @@ async def test_it_can_be_used_again_after_close() -> None:
 
 
 async def test_each_call_has_a_connection_of_its_own() -> None:
-    """The token call keeps no connection alive, so that none can have gone stale when the next one is due."""
+    """No connection is kept alive, so that none can be stale when the next token is due."""
     peers = []
 
     async def handle(request: web.Request) -> web.Response:

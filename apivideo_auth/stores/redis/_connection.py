@@ -19,10 +19,10 @@ class Connection:
         self._owned = owned
         self.subscription = Subscription(client)
 
-    async def run(self, key: bytes, arguments: Arguments, *, now: bytes, replace_damaged: bool) -> Answer:
+    async def run(self, key: bytes, arguments: Arguments, *, now: bytes) -> Answer:
         """Run the script once. Raises `TokenStoreError` within the budget; the script may have run even then."""
         operation, *values = arguments
-        outcome = await self._outcome(key, operation, now, b"1" if replace_damaged else b"0", *values)
+        outcome = await self._outcome(key, operation, now, *values)
         if isinstance(outcome, str):
             # Raised here, where neither the client's error nor an answer is context or a local: they may hold secrets.
             raise TokenStoreError(f"the token store at {address_of(self._client)} failed: {outcome}")

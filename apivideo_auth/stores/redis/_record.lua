@@ -1,9 +1,11 @@
 -- The transitions of `_record.py` for Redis: on one hash per account, dated by the server's clock.
 --
 -- KEYS[1]: the record's key, which is also the name of the channel on which commits and releases are published.
--- ARGV:    the operation; the time, or "" for the server's; "1" to treat a damaged record as empty; then the arguments
---          of the operation.
--- Answers: a flat array of strings: a word, the record's stamp, and the items that belong to the word.
+-- ARGV:    the operation; the time, or "" for the server's; then the arguments of the operation.
+-- Answers: a flat array of strings: a word, the record's stamp, a digest of the record if it was damaged, and the items
+--          that belong to the word.
+--
+-- A damaged record counts as empty, and the next claim replaces it. A key of another type is an error, and stays.
 --
 -- Arrays in Lua end at the first nil, so "" stands for nil, and "=" precedes a value that may be nil. Numbers are passed
 -- and kept as "%.17g", which loses no digit. A script runs as one atomic step.
@@ -11,7 +13,8 @@
 local key = KEYS[1]
 
 local NUMBERS = {
-  'lifetime', 'ends_at', 'claim_until', 'not_before', 'failures', 'failing_since', 'throttle', 'throttled_until',
+  'lifetime', 'ends_at', 'claimed_at', 'claim_until', 'not_before', 'failures', 'failing_since', 'throttle',
+  'throttled_until',
 }
 local NUMBERS_OR_NONE = { 'committed_at', 'rejected_at', 'unrejected_since' }
 local TEXTS_OR_NONE = { 'version', 'claim_id', 'access', 'refresh', 'failure' }
@@ -46,40 +49,39 @@ local function empty()
   return record
 end
 
--- Return the record; or nil and the reason why it cannot be read.
-local function read_record()
-  local found = redis.pcall('HGETALL', key)
-  if found.err then return nil, string.match(found.err, '%u+') or 'ERR' end
-  if #found == 0 then return empty() end
-  local fields, record = {}, {}
-  for i = 1, #found, 2 do fields[found[i]] = found[i + 1] end
+-- Return the record in these fields, or nil if they are not a record.
+local function parsed(fields)
+  local record = {}
   for _, name in ipairs(NUMBERS) do
     record[name] = finite(fields[name])
-    if not record[name] then return nil, 'FIELDS' end
+    if not record[name] then return nil end
   end
   for _, name in ipairs(NUMBERS_OR_NONE) do
     record[name] = finite(fields[name])
-    if fields[name] and not record[name] then return nil, 'FIELDS' end
+    if fields[name] and not record[name] then return nil end
   end
   for _, name in ipairs(TEXTS_OR_NONE) do record[name] = fields[name] end
-  if record.failures < 0 or record.failures ~= math.floor(record.failures) then return nil, 'FIELDS' end
+  if record.failures < 0 or record.failures ~= math.floor(record.failures) then return nil end
   for _, name in ipairs({ 'version', 'claim_id' }) do
-    if record[name] and string.find(record[name], '[^\33-\126]') then return nil, 'FIELDS' end
+    if record[name] and string.find(record[name], '[^\33-\126]') then return nil end
   end
   return record
 end
 
-local record, damage = read_record()
-if damage then
-  if ARGV[3] ~= '1' then return { 'damaged', 'damaged', damage } end
-  record = empty()
+local found = redis.pcall('HGETALL', key)
+if found.err then return found end
+local record, damage, is_damaged = empty(), '', false
+if #found > 0 then
+  local fields = {}
+  for i = 1, #found, 2 do fields[found[i]] = found[i + 1] end
+  record = parsed(fields)
+  if not record then
+    record, damage, is_damaged = empty(), redis.sha1hex(table.concat(found, '\n')), true
+  end
 end
 
 local function save()
-  if damage then
-    redis.call('DEL', key)
-    damage = nil
-  end
+  if is_damaged then redis.call('DEL', key) end
   local set, unset = { 'HSET', key }, { 'HDEL', key }
   local function put(name, value)
     if value then
@@ -100,9 +102,8 @@ end
 
 -- Return an answer. The stamp changes with every claim, commit and release.
 local function answer(word, ...)
-  local stamp = damage and 'damaged'
-    or (record.version or '') .. ' ' .. (record.claim_id or '') .. ' ' .. exact(record.failures)
-  return { word, stamp, ... }
+  local stamp = (record.version or '') .. ' ' .. (record.claim_id or '') .. ' ' .. exact(record.failures)
+  return { word, stamp, damage, ... }
 end
 
 local function publish(change)
@@ -134,11 +135,12 @@ local function was_trusted()
 end
 
 local function shared_token()
-  if not (record.version and record.access) then return nil end
+  if not (record.version and record.access and record.committed_at) then return nil end
   local lifetime = math.min(record.lifetime, MAX_LIFETIME)
   local remaining = math.min(record.ends_at - now, lifetime)
-  if not (remaining > 0) then return nil end
-  return record.version, record.access, exact(lifetime), exact(remaining)
+  local is_from_future = math.max(record.ends_at - lifetime, record.committed_at) > now + CLOCK_TOLERANCE
+  if remaining <= 0 or is_from_future then return nil end
+  return record.version, record.access, exact(lifetime), exact(remaining), exact(record.committed_at)
 end
 
 local operations = {}
@@ -148,43 +150,51 @@ function operations.read()
   return answer('none')
 end
 
-function operations.claim(id, seen, lease, rejected)
-  seen, lease, rejected = unmarked(seen), tonumber(lease), rejected == '1'
+local function granted(refresh)
+  local committed_at = record.committed_at and exact(record.committed_at)
+  return answer('granted', marked(refresh), marked(committed_at), exact(record.failures), exact(failing_for()))
+end
+
+function operations.claim(id, seen, lease, throttled, without_failure)
+  seen, lease, throttled = unmarked(seen), tonumber(lease), throttled == '1'
+  if without_failure == '1' then record.failure = nil end
+  local lease_left = record.claim_id and ahead(record.claim_until, MAX_LEASE) or 0
+  if lease_left > 0 and record.claim_id == id then return granted(record.refresh) end
   local version = shared_token()
   if version and version ~= seen then return answer('changed', shared_token()) end
-  local busy = record.claim_id and ahead(record.claim_until, MAX_LEASE) or 0
-  if busy > 0 then return answer('busy', exact(busy)) end
-  if rejected and not record.rejected_at then record.rejected_at = now end
+  if lease_left > 0 then return answer('busy', exact(lease_left)) end
+  local is_first = throttled and not record.rejected_at
+  if is_first then record.rejected_at = now end
   local backoff = ahead(record.not_before, MAX_BACKOFF)
   if backoff > 0 and record.failure then
-    if rejected then save() end
+    if is_first then save() end
     return answer('backoff', exact(backoff), record.failure, exact(record.failures), exact(failing_for()))
   end
-  if rejected then
-    local young = record.committed_at and ahead(record.committed_at + MIN_REJECTION_AGE, MIN_REJECTION_AGE) or 0
-    local throttled = math.max(ahead(record.throttled_until, MAX_THROTTLE), young)
-    if throttled > 0 then
-      save()
-      return answer('throttled', exact(throttled))
+  if throttled then
+    local age_left = record.committed_at and ahead(record.committed_at + MIN_REJECTION_AGE, MIN_REJECTION_AGE) or 0
+    local wait = math.max(ahead(record.throttled_until, MAX_THROTTLE), age_left)
+    if wait > 0 then
+      if is_first then save() end
+      return answer('throttled', exact(wait))
     end
     local grown = was_trusted() and INITIAL_THROTTLE or math.max(INITIAL_THROTTLE, 2 * record.throttle)
     record.throttle = math.min(grown, MAX_THROTTLE)
     record.throttled_until = now + record.throttle
   end
-  local refresh = record.refresh
-  record.refresh, record.claim_id, record.claim_until = nil, id, now + lease
+  if record.claim_id then record.refresh = nil end
+  record.claim_id, record.claimed_at, record.claim_until = id, now, now + lease
   save()
-  return answer(
-    'granted', marked(refresh), marked(record.version), exact(record.ends_at - now), exact(record.failures),
-    exact(failing_for())
-  )
+  return granted(record.refresh)
 end
 
 function operations.commit(id, access, refresh, lifetime, remaining)
+  if record.version == id then return answer('done') end
   if record.claim_id ~= id then return answer('claim_lost', shared_token()) end
+  lifetime, remaining = tonumber(lifetime), tonumber(remaining)
   record.version, record.access, record.refresh = id, access, unmarked(refresh)
-  record.lifetime, record.committed_at, record.ends_at = tonumber(lifetime), now, now + tonumber(remaining)
-  record.claim_id, record.claim_until = nil, 0
+  record.lifetime, record.committed_at = lifetime, now
+  record.ends_at = math.min(now + remaining, record.claimed_at + lifetime)
+  record.claim_id, record.claimed_at, record.claim_until = nil, 0, 0
   record.not_before, record.failure, record.failures, record.failing_since = 0, nil, 0, 0
   record.unrejected_since, record.rejected_at = unrejected_since(), nil
   save()
@@ -194,7 +204,7 @@ end
 
 function operations.release(id, backoff, failure, refresh)
   if record.claim_id ~= id then return answer('claim_lost', shared_token()) end
-  record.refresh, record.claim_id, record.claim_until = unmarked(refresh), nil, 0
+  record.refresh, record.claim_id, record.claimed_at, record.claim_until = unmarked(refresh), nil, 0, 0
   failure = unmarked(failure)
   if failure then
     if record.failures == 0 then record.failing_since = now end
@@ -212,8 +222,8 @@ end
 
 function operations.forget()
   redis.call('DEL', key)
-  record, damage = empty(), nil
+  record, damage = empty(), ''
   return answer('done')
 end
 
-return operations[ARGV[1]](unpack(ARGV, 4))
+return operations[ARGV[1]](unpack(ARGV, 3))

@@ -30,9 +30,6 @@ from apivideo_auth.stores._json import MAX_COUNT, failure_from_json, failure_to_
 KEPT_FOR: Final = 8 * 86_400.0
 """Seconds that Redis keeps a record after its last change: a week after the longest-lived token has expired."""
 
-DAMAGED: Final = b"damaged"
-"""The word of an answer about a record that cannot be read, and the stamp of such a record."""
-
 Arguments: TypeAlias = tuple[bytes, ...]
 """An operation of the script, and its arguments."""
 
@@ -68,15 +65,19 @@ class UnreadableError(Exception):
     """The script does not give such an answer."""
 
 
+class UnreadableFailureError(Exception):
+    """The failure in the record is damaged, or another program wrote it."""
+
+
 READ: Final[Arguments] = (b"read",)
 STAMP: Final[Arguments] = (b"stamp",)
 FORGET: Final[Arguments] = (b"forget",)
 
 
-def claim_arguments(event: Claim) -> Arguments:
-    """Return the arguments for a claim."""
+def claim_arguments(event: Claim, *, without_failure: bool = False) -> Arguments:
+    """Return the arguments for a claim; `without_failure` ignores the failure of the record."""
     seen = _marked(None if event.seen is None else event.seen.encode())
-    return b"claim", event.id.encode(), seen, exact(event.lease), b"1" if event.throttled else b"0"
+    return b"claim", event.id.encode(), seen, exact(event.lease), _flag(event.throttled), _flag(without_failure)
 
 
 def commit_arguments(event: Commit) -> Arguments:
@@ -91,6 +92,10 @@ def release_arguments(event: Release) -> Arguments:
     return b"release", event.id.encode(), exact(event.backoff), failure, _marked(event.refresh)
 
 
+def _flag(value: bool) -> bytes:  # noqa: FBT001  the value is what it is about
+    return b"1" if value else b"0"
+
+
 def exact(number: float) -> bytes:
     """Return a number with all of its digits."""
     return repr(float(number)).encode()
@@ -98,15 +103,19 @@ def exact(number: float) -> bytes:
 
 @frozen(repr=False)
 class Answer:
-    """An answer of the script: a word, the stamp of the record, and further items. Its `repr` shows none of them."""
+    """An answer of the script. Its `repr` shows nothing of it.
+
+    - `stamp`: changes whenever the record does.
+    - `damage`: a digest of the record if it could not be read, else empty.
+    """
 
     word: bytes
     stamp: bytes
+    damage: bytes
     items: tuple[SecretBytes, ...]
 
 
-# The parsers raise `UnreadableError` if the script does not give such an answer, and `TokenStoreError` if a stored
-# failure cannot be read.
+# The parsers raise `UnreadableError` if the script does not give such an answer.
 
 
 def parse_answer(answer: object) -> Answer:
@@ -118,9 +127,11 @@ def parse_answer(answer: object) -> Answer:
         if not isinstance(part, bytes):
             raise UnreadableError
         parts.append(SecretBytes(part))
-    if len(parts) < 2:  # noqa: PLR2004  the word and the stamp
-        raise UnreadableError
-    return Answer(bytes(parts[0]), bytes(parts[1]), tuple(parts[2:]))
+    match parts:
+        case word, stamp, damage, *items:
+            return Answer(bytes(word), bytes(stamp), bytes(damage), tuple(items))
+        case _:
+            raise UnreadableError
 
 
 def parse_read(answer: Answer) -> SharedToken | None:
@@ -133,14 +144,13 @@ def parse_read(answer: Answer) -> SharedToken | None:
 
 
 def parse_claim(answer: Answer) -> ClaimAnswer:
-    """Return the answer to a claim."""
+    """Return the answer to a claim. Raises `UnreadableFailureError` as well."""
     match answer.word, answer.items:
-        case b"granted", (refresh, version, remaining, failures, failing_for):
-            known = _unmarked(version)
+        case b"granted", (refresh, committed_at, failures, failing_for):
+            moment = _unmarked(committed_at)
             return Granted(
                 refresh=_unmarked(refresh),
-                version=None if known is None else _ascii(known),
-                remaining=_number(remaining),
+                committed_at=None if moment is None else _number(moment),
                 failures=_count(failures),
                 failing_for=_number(failing_for),
             )
@@ -149,9 +159,12 @@ def parse_claim(answer: Answer) -> ClaimAnswer:
         case b"busy", (retry_after,):
             return Busy(retry_after=_number(retry_after))
         case b"backoff", (retry_after, failure, failures, failing_for):
+            known = failure_from_json(Secret(failure.decode("utf-8", "replace")))
+            if known is None:
+                raise UnreadableFailureError
             return Backoff(
                 retry_after=_number(retry_after),
-                failure=failure_from_json(Secret(failure.decode("utf-8", "replace"))),
+                failure=known,
                 failures=_count(failures),
                 failing_for=_number(failing_for),
             )
@@ -176,9 +189,13 @@ def parse_end(answer: Answer) -> EndAnswer:
 
 def _token(items: tuple[SecretBytes, ...]) -> SharedToken:
     match items:
-        case (version, access, lifetime, remaining):
+        case version, access, lifetime, remaining, committed_at:
             return SharedToken(
-                version=_ascii(version), access=access, lifetime=_number(lifetime), remaining=_number(remaining)
+                version=_ascii(version),
+                access=access,
+                lifetime=_number(lifetime),
+                remaining=_number(remaining),
+                committed_at=_number(committed_at),
             )
         case _:
             raise UnreadableError

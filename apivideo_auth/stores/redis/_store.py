@@ -64,7 +64,7 @@ class RedisStore:
         *,
         clock: Clock,  # noqa: ARG002
         on_commit: Callable[[], None],
-        on_damage: Callable[[str], None],  # noqa: ARG002
+        on_damage: Callable[[str], None],
     ) -> RedisSlot:
         """Return the slot of an account. `clock` is not used: the server has one."""
-        return RedisSlot(self._connections, self._prefix + account.encode(), on_commit)
+        return RedisSlot(self._connections, self._prefix + account.encode(), on_commit=on_commit, on_damage=on_damage)
