@@ -183,7 +183,7 @@ def failure_from(error: BaseException, *secrets: str) -> Failure:
     status, retry_after = _attribute(error, "status", int), _attribute(error, "retry_after", int | float)
     return Failure(
         kind=kind,
-        message=_message(error, *secrets),
+        message=message_of(error, *secrets),
         status=status if status is not None and 100 <= status <= 599 else None,  # noqa: PLR2004  as in HTTP
         type=text("type"),
         title=text("title"),
@@ -202,7 +202,8 @@ def _attribute(error: BaseException, name: str, cls: Any) -> Any:  # noqa: ANN40
     return value if isinstance(value, cls) and (cls is bool or not isinstance(value, bool)) else None
 
 
-def _message(error: BaseException, *secrets: str) -> str:
+def message_of(error: BaseException, *secrets: str) -> str:
+    """Return the text of an error of this package, or of a stand-in, in a form that can be shown."""
     try:
         text = str(error)
     except Exception:  # noqa: BLE001  `__str__` of a stand-in may raise anything

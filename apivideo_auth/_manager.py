@@ -176,7 +176,7 @@ class TokenManager:
         headers = CIMultiDict(kwargs.pop("headers", None) or {})
         for name, value in self._origin_headers.items():
             headers.setdefault(name, value)
-        middlewares = (*(kwargs.pop("middlewares", None) or ()), BearerAuth(self, on_event=self._emit))
+        middlewares = (*(kwargs.pop("middlewares", None) or ()), BearerAuth(self, on_event=self._deliver))
         options: dict[str, Any] = {"base_url": self._base_url, "trust_env": self._trust_env}
         if self._connector is not None and "connector" not in kwargs:
             options |= {"connector": self._connector, "connector_owner": False}
@@ -251,6 +251,7 @@ class TokenManager:
             slot = FailoverSlot(account, emit=self._emit, on_commit=self._refresher.on_commit)
         return Renewer(
             slot=slot,
+            is_shared=self._store is not None,
             api=self._api,
             # The own api limits its calls itself, and knows whether a request was sent.
             call_timeout=self._policy.attempt_timeout + (1.0 if self._own_api is not None else 0.0),
@@ -261,6 +262,10 @@ class TokenManager:
         )
 
     def _emit(self, event: events.Event) -> None:
+        events.log(event)
+        self._deliver(event)
+
+    def _deliver(self, event: events.Event) -> None:
         for handler in [*self._handlers]:
             events.deliver(handler, event)
 

@@ -5,14 +5,14 @@ from collections.abc import Iterable
 from typing import Final
 
 import aiohttp
-from aiohttp import BytesPayload, ClientHandlerType, ClientRequest, ClientResponse, hdrs
+from aiohttp import BytesPayload, ClientHandlerType, ClientRequest, ClientResponse, MultipartWriter, hdrs
 from yarl import URL
 
 from apivideo_auth import events
-from apivideo_auth._errors import AuthError
+from apivideo_auth._errors import AuthError, message_of
 from apivideo_auth._token import Token, TokenSource
 from apivideo_auth._urls import Origin, normal_base_url, origin_of
-from apivideo_auth._validation import check_callable
+from apivideo_auth._validation import check_callable, check_methods
 
 MAX_READ_AHEAD: Final = 65_536
 """A 401's body of at most this size (bytes) is read ahead, so that the renewal can use the 401's connection."""
@@ -38,10 +38,7 @@ class BearerAuth:
         origins: Iterable[str] | None = None,
         on_event: events.EventHandler | None = None,
     ) -> None:
-        if not callable(getattr(source, "get_token", None)):
-            raise TypeError(
-                f"source must have get_token, like a TokenManager; {type(source).__name__} has no get_token"
-            )
+        check_methods("source", source, "get_token")
         if origins is None:
             base_url = getattr(source, "base_url", None)
             if base_url is None:
@@ -78,14 +75,14 @@ class BearerAuth:
         await _read_ahead(response)
         try:
             token_now = await self._source.get_token(rejected=token)
-        except AuthError:
-            self._emit(token, why_not="no_token")
+        except AuthError as error:
+            self._emit(token, "no_token", cause=message_of(error))
             return response
         if not _can_be_sent_again(request):
-            self._emit(token, why_not="body")
+            self._emit(token, "body")
             return response
         response.release()
-        self._emit(token, why_not=None)
+        self._emit(token, None)
         if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
             # A second send needs a new future for the server's answer.
             request.update_expect_continue(expect=True)
@@ -98,9 +95,12 @@ class BearerAuth:
             broken = f"the connection broke when the request was sent again ({type(error).__name__})"
             raise aiohttp.ClientConnectionError(broken) from error
 
-    def _emit(self, token: Token, *, why_not: events.NotReplayed | None) -> None:
+    def _emit(self, token: Token, why_not: events.NotReplayed | None, *, cause: str | None = None) -> None:
+        event = events.TokenRejected(
+            generation=token.generation, replayed=why_not is None, why_not=why_not, cause=cause
+        )
+        events.log(event)
         if self._on_event is not None:
-            event = events.TokenRejected(generation=token.generation, replayed=why_not is None, why_not=why_not)
             events.deliver(self._on_event, event)
 
 
@@ -112,7 +112,7 @@ async def _send(request: ClientRequest, handler: ClientHandlerType, token: Token
     request.headers[hdrs.AUTHORIZATION] = token.authorization
     try:
         return await handler(request)
-    except OSError as error:
+    except (aiohttp.ClientError, OSError) as error:
         _drop_writer_frames(error)
         raise
     finally:
@@ -153,8 +153,10 @@ async def _read_ahead(response: ClientResponse) -> None:
 def _can_be_sent_again(request: ClientRequest) -> bool:
     """Return whether the body would be sent in full a second time.
 
-    Bytes are. Generators and pipes would be sent empty or cut, without an error, and a file may still be read by the
-    thread that the first attempt started.
+    Bytes are, and multipart bodies of bytes. Generators and pipes would be sent empty or cut, without an error, and a
+    file may still be read by the thread that the first attempt started.
     """
     body = request.body
+    if isinstance(body, MultipartWriter):
+        return all(isinstance(part, BytesPayload) for part, _, _ in body)
     return body == b"" or isinstance(body, BytesPayload)

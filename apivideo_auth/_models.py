@@ -18,6 +18,8 @@ DEFAULT_LIFETIME: Final = 3600
 """Seconds. api.video documents this lifetime; it is assumed if a response has no `expires_in`."""
 
 _HEADER_TEXT = re.compile(r"[\x21-\x7e]+", re.ASCII)
+_QUOTES = "\"'`“”‘’"  # noqa: RUF001  as editors write them
+_PLACEHOLDER = re.compile(r"<.*>|\$\{?\w+\}?|(my|your)[-_ ]?api[-_ ]?key([-_ ]here)?", re.ASCII | re.IGNORECASE)
 _DIGITS = re.compile(r"[0-9]{1,20}", re.ASCII)
 
 
@@ -30,6 +32,12 @@ def check_api_key(value: object) -> None:
         raise ValueError("the API key is empty; copy one from the api.video dashboard")
     if value != value.strip() or not value.isprintable():
         raise ValueError("the API key contains white space or control characters; remove them")
+    if value[0] in _QUOTES or value[-1] in _QUOTES:
+        raise ValueError("the API key has quotes around it; remove them")
+    if value.lower().startswith("bearer "):
+        raise ValueError("the API key begins with 'Bearer'; pass the key alone, it is not an access token")
+    if _PLACEHOLDER.fullmatch(value):
+        raise ValueError("the API key is a placeholder; copy a key from the api.video dashboard")
 
 
 # The attrs validators below are not attrs' own, because those show the value in their messages.

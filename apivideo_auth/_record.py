@@ -20,6 +20,8 @@ from apivideo_auth._policy import (
     MAX_THROTTLE,
     MIN_REJECTION_AGE,
     REJECTION_RESET_AFTER,
+    RefreshPolicy,
+    is_usable,
 )
 
 
@@ -72,6 +74,36 @@ class SharedToken:
     lifetime: float
     remaining: float
     committed_at: float
+
+
+@frozen(kw_only=True)
+class RenewalRequest:
+    """What a renewal needs to know about the worker.
+
+    - `version`: the record's version that the worker knows.
+    - `access`, `remaining`: its own token, if it has a usable one, and the seconds that it still lives.
+    - `rejected`: a caller is denied that token, so any other token is better.
+    - `throttled`: the renewal may help nobody, so it is throttled.
+    - `failures`: how often in a row renewals failed, as far as the worker knows.
+    """
+
+    policy: RefreshPolicy
+    version: str | None = None
+    access: str | None = field(default=None, repr=False)
+    remaining: float | None = None
+    rejected: bool = False
+    throttled: bool = False
+    failures: int = 0
+
+    def should_adopt(self, token: SharedToken) -> bool:
+        """Return whether the record's token is better than the worker's own."""
+        if self.remaining is None or self.access is None:
+            return is_usable(self.policy, lifetime=token.lifetime, remaining=token.remaining)
+        if token.access == self.access.encode():
+            return False
+        if self.rejected:
+            return is_usable(self.policy, lifetime=token.lifetime, remaining=token.remaining)
+        return token.remaining > self.remaining
 
 
 # The events.

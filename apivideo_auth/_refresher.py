@@ -21,9 +21,9 @@ from apivideo_auth._errors import (
 )
 from apivideo_auth._failure import Failure
 from apivideo_auth._policy import MIN_REJECTION_AGE, backoff_after, max_min_ttl, moments
-from apivideo_auth._record import Backoff, Busy, SharedToken, Throttled
+from apivideo_auth._record import Backoff, Busy, RenewalRequest, SharedToken, Throttled
 from apivideo_auth._renewal import Adopted, ClaimLapsed, Failed, Outcome, RefreshRejected, Renewed, Renewer
-from apivideo_auth._state import BackoffState, Current, RenewalRequest, State
+from apivideo_auth._state import BackoffState, Current, State
 from apivideo_auth._tasks import finish, start
 from apivideo_auth._token import Token
 
@@ -35,6 +35,8 @@ MAX_TIMER_DELAY: Final = 60.0
 """The loop's time may stand still while the machine sleeps, so the timer reads the clock this often."""
 MIN_DELAY: Final = 0.001
 """Event loops round time: a shorter wait may end before its moment, again and again."""
+WATCH_INTERVAL: Final = 0.05
+"""Seconds between looks at the record, at least, while a caller waits for a backoff to end."""
 CLEANING_TIMEOUT: Final = 1.5
 """Seconds that a cancelled renewal has to end its claim in a store."""
 
@@ -105,13 +107,13 @@ class Refresher:
             if current is None:
                 await self._wait_for_token(renewer, now)
                 continue
+            if min_ttl is not None and min_ttl > max_min_ttl(current.lifetime):
+                raise _too_much(current)
             if state.phase(now) == "stale":
                 self._renew_in_background(renewer, now)
             is_rejected = rejected is not None and rejected.access_token == current.token.access_token
             if not is_rejected and (min_ttl is None or current.moments.ends_at - now >= min_ttl):
                 return current.token
-            if min_ttl is not None and min_ttl > max_min_ttl(current.lifetime):
-                raise _too_much(current)
             if attempts == MAX_ATTEMPTS:
                 raise _rejected(MIN_REJECTION_AGE) if is_rejected else _too_short(current, MIN_REJECTION_AGE)
             attempts += 1
@@ -131,8 +133,9 @@ class Refresher:
             # Another worker may bring a token before the backoff is over.
             await self._join(self._start(self._watch(renewer, backoff.until - now)))
         else:
-            await self._join(self._start(self._look(renewer, state.request(now))))
-            now = renewer.clock.monotonic()
+            if renewer.is_shared:
+                await self._join(self._start(self._look(renewer, state.request(now))))
+                now = renewer.clock.monotonic()
             if not state.closed and state.usable(now) is None:
                 raise _error_of(backoff, now)
 
@@ -197,7 +200,9 @@ class Refresher:
         self._schedule()
         self._wake()
 
-    async def _renew(self, renewer: Renewer, reason: events.Reason, request: RenewalRequest) -> Outcome | None:
+    async def _renew(  # noqa: C901, PLR0911  one branch for each outcome
+        self, renewer: Renewer, reason: events.Reason, request: RenewalRequest
+    ) -> Outcome | None:
         """Renew until there is an outcome: wait for other workers' claims, and replace a rejected refresh token."""
         state, monotonic = self._state, renewer.clock.monotonic
         known = state.current
@@ -217,7 +222,7 @@ class Refresher:
                 case ClaimLapsed():
                     request = evolve(request, throttled=False)
                 case RefreshRejected():
-                    self._emit(events.RefreshTokenRejected(message=outcome.failure.message))
+                    self._emit(events.RefreshTokenRejected(cause=outcome.failure.message))
                     request = evolve(request, throttled=False)
                 case Renewed():
                     self._take_renewed(renewer, outcome, reason)
@@ -226,7 +231,7 @@ class Refresher:
                     self._adopt(renewer, outcome.token, outcome.asked_at)
                     return outcome
                 case Failed():
-                    self._note_failure(outcome, monotonic())
+                    self._note_failure(outcome, reason, monotonic())
                     return outcome
                 case Backoff():
                     state.back_off(outcome, monotonic())
@@ -262,16 +267,24 @@ class Refresher:
     async def _watch(self, renewer: Renewer, timeout: float) -> None:
         """Wait until another worker has committed, for `timeout` seconds at most, and look at the record."""
         self._only_waits = True
+        state, give_up_at = self._state, renewer.clock.monotonic() + timeout
         await renewer.slot.changed(max(timeout, MIN_DELAY))
-        await self._look(renewer, self._state.request(renewer.clock.monotonic()))
+        await self._look(renewer, state.request(renewer.clock.monotonic()))
+        now = renewer.clock.monotonic()
+        if state.usable(now) is None and now < give_up_at:
+            # `changed` may return early, and again and again.
+            await asyncio.sleep(min(give_up_at - now, WATCH_INTERVAL))
 
     def on_commit(self, token: SharedToken, asked_at: float) -> None:
         """Adopt the token that another worker has committed, if it is better."""
         renewer = self._renewer
         if renewer is not None and not self._state.closed:
             request = self._state.request(renewer.clock.monotonic())
-            if token.version != request.version and request.should_adopt(token):
-                self._adopt(renewer, token, asked_at)
+            if token.version != request.version:
+                # The endpoints work again, even if this token is not better than the current one.
+                self._state.backoff = None
+                if request.should_adopt(token):
+                    self._adopt(renewer, token, asked_at)
                 self._schedule()
                 self._wake()
 
@@ -307,7 +320,7 @@ class Refresher:
         self._state.take(token, when, lifetime=lifetime, version=version)
         return token
 
-    def _note_failure(self, failed: Failed, now: float) -> None:
+    def _note_failure(self, failed: Failed, reason: events.Reason, now: float) -> None:
         state, backoff = self._state, failed.backoff
         state.failures += 1
         state.back_off(backoff, now)
@@ -316,10 +329,12 @@ class Refresher:
             events.RenewalFailed(
                 endpoint=failed.endpoint,
                 error_class=type(error).__name__,
-                message=str(error),
+                cause=str(error),
                 failures=backoff.failures,
                 still_serving=state.usable(now) is not None,
                 next_try_in=backoff.retry_after,
+                reason=reason,
+                seconds=failed.seconds,
             )
         )
 
@@ -340,10 +355,10 @@ class Refresher:
         if self._renewer is None:
             return
         due, now = self._state.renewal_due(), self._renewer.clock.monotonic()
-        if due is not None and due <= now and self._state.usable(now) is not None:
-            self._renew_in_background(self._renewer, now)
-        else:
+        if due is None or now < due:
             self._schedule()
+        elif self._state.usable(now) is not None:
+            self._renew_in_background(self._renewer, now)
 
     # The end.
 

@@ -22,12 +22,12 @@ from apivideo_auth._record import (
     Commit,
     Granted,
     Release,
+    RenewalRequest,
     SharedToken,
     Throttled,
 )
 from apivideo_auth._response import Endpoint
 from apivideo_auth._secrets import Secret, SecretBytes
-from apivideo_auth._state import RenewalRequest
 from apivideo_auth.stores._base import Slot
 
 
@@ -66,9 +66,10 @@ class ClaimLapsed:
 
 @frozen(kw_only=True)
 class Failed:
-    """A call brought no token."""
+    """A call brought no token. It took `seconds`."""
 
     endpoint: Endpoint
+    seconds: float
     backoff: Backoff
 
 
@@ -93,10 +94,13 @@ class _Attempt:
 class Renewer:
     """Renews the tokens of one account. Its fields stay the same from one renewal to the next.
 
-    `call_timeout` limits one call, in seconds. `jitter` returns a random number in [0, 1).
+    - `is_shared`: other workers may use the record.
+    - `call_timeout`: limits one call, in seconds.
+    - `jitter`: returns a random number in [0, 1).
     """
 
     slot: Slot
+    is_shared: bool
     api: TokenEndpoints
     call_timeout: float
     credentials: AuthenticatePayload
@@ -142,7 +146,7 @@ class Renewer:
             await self.slot.release(Release(id=attempt.claim_id))
             return RefreshRejected(failure=response)
         is_unused = not response.sent or response.kind == "rate_limited"
-        return await self._release(attempt, response, refresh if is_unused else None)
+        return await self._release(attempt, response, sent_at, refresh if is_unused else None)
 
     async def _commit(self, attempt: _Attempt, response: AccessToken, sent_at: float) -> Outcome:
         """End the claim with the tokens that a call brought."""
@@ -160,14 +164,14 @@ class Renewer:
             message=f"a token of {lifetime:g} seconds was over, or nearly, when it arrived: the endpoint is too slow",
         )
         if not is_usable(self.policy, lifetime=lifetime, remaining=commit.remaining):
-            return await self._release(attempt, too_late, commit.refresh)
+            return await self._release(attempt, too_late, sent_at, commit.refresh)
         ended = await self.slot.commit(commit)
         if isinstance(ended, ClaimLost) and ended.token is not None and attempt.request.should_adopt(ended.token):
             return Adopted(token=ended.token, asked_at=arrived_at)
         committed_at = self.clock.monotonic()
         if not is_usable(self.policy, lifetime=lifetime, remaining=lifetime - (committed_at - sent_at)):
             # The claim has ended, but the worker backs off, or it would renew again at once.
-            return self._failed(attempt, too_late, committed_at)
+            return self._failed(attempt, too_late, sent_at, committed_at)
         return Renewed(
             access=response.access_token,
             lifetime=lifetime,
@@ -178,22 +182,25 @@ class Renewer:
             version=attempt.claim_id,
         )
 
-    async def _release(self, attempt: _Attempt, failure: Failure, refresh: bytes | None) -> Outcome:
+    async def _release(self, attempt: _Attempt, failure: Failure, sent_at: float, refresh: bytes | None) -> Outcome:
         """End the claim without a token. `refresh` is given back."""
         failed_at = self.clock.monotonic()
-        failed = self._failed(attempt, failure, failed_at)
+        failed = self._failed(attempt, failure, sent_at, failed_at)
+        # A misuse concerns this program alone, so that other workers need not back off.
+        shared = None if failure.kind == "misuse" else failure
         ended = await self.slot.release(
-            Release(id=attempt.claim_id, backoff=failed.backoff.retry_after, failure=failure, refresh=refresh)
+            Release(id=attempt.claim_id, backoff=failed.backoff.retry_after, failure=shared, refresh=refresh)
         )
         if isinstance(ended, ClaimLost) and ended.token is not None and attempt.request.should_adopt(ended.token):
             return Adopted(token=ended.token, asked_at=failed_at)
         return failed
 
-    def _failed(self, attempt: _Attempt, failure: Failure, failed_at: float) -> Failed:
+    def _failed(self, attempt: _Attempt, failure: Failure, sent_at: float, failed_at: float) -> Failed:
         granted = attempt.granted
         failures = max(granted.failures, attempt.request.failures) + 1
         return Failed(
             endpoint=attempt.endpoint,
+            seconds=failed_at - sent_at,
             backoff=Backoff(
                 retry_after=backoff_after(failure, failures=failures, jitter=self.jitter()),
                 failure=failure,

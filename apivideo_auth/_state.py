@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from attrs import define, field, frozen
 
 from apivideo_auth._failure import Failure
-from apivideo_auth._policy import Moments, RefreshPolicy, is_usable
+from apivideo_auth._policy import Moments, RefreshPolicy
+from apivideo_auth._record import Backoff, RenewalRequest
 
 if TYPE_CHECKING:
-    from apivideo_auth._record import Backoff, SharedToken
     from apivideo_auth._token import Token
 
 Phase: TypeAlias = Literal["empty", "fresh", "stale", "expired", "closed"]
@@ -67,36 +67,6 @@ class BackoffState:
     def exceeds(self, deadline: float) -> bool:
         """Return whether the next call comes too late for a caller who waits."""
         return not self.failure.retryable or self.until > self.failing_since + deadline
-
-
-@frozen(kw_only=True)
-class RenewalRequest:
-    """What a renewal needs to know about the worker.
-
-    - `version`: the record's version that the worker knows.
-    - `access`, `remaining`: its own token, if it has a usable one, and the seconds that it still lives.
-    - `rejected`: a caller is denied that token, so any other token is better.
-    - `throttled`: the renewal may help nobody, so it is throttled.
-    - `failures`: how often in a row renewals failed, as far as the worker knows.
-    """
-
-    policy: RefreshPolicy
-    version: str | None = None
-    access: str | None = field(default=None, repr=False)
-    remaining: float | None = None
-    rejected: bool = False
-    throttled: bool = False
-    failures: int = 0
-
-    def should_adopt(self, token: "SharedToken") -> bool:
-        """Return whether the record's token is better than the worker's own."""
-        if self.remaining is None or self.access is None:
-            return is_usable(self.policy, lifetime=token.lifetime, remaining=token.remaining)
-        if token.access == self.access.encode():
-            return False
-        if self.rejected:
-            return is_usable(self.policy, lifetime=token.lifetime, remaining=token.remaining)
-        return token.remaining > self.remaining
 
 
 @define(kw_only=True)
@@ -173,7 +143,7 @@ class State:
             self.token, self.fresh_until = token, when.stale_from
             self.backoff = self.last_error = None
 
-    def back_off(self, backoff: "Backoff", now: float) -> None:
+    def back_off(self, backoff: Backoff, now: float) -> None:
         """Make no call before the backoff is over. What is known of earlier failures stays, if the record lost it."""
         until, failing_since, failures = now + backoff.retry_after, now - backoff.failing_for, backoff.failures
         if self.backoff is not None:

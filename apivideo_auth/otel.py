@@ -1,92 +1,155 @@
-"""OpenTelemetry: a manager's events as metrics. Needs `apivideo-auth[otel]`.
+"""OpenTelemetry metrics and traces of a `TokenManager`. Needs `apivideo-auth[otel]`.
 
-| instrument | kind | attributes |
+| instrument | kind, unit | attributes |
 | --- | --- | --- |
-| `apivideo_auth.renewals` | counter | `endpoint`, `reason` |
-| `apivideo_auth.renewal.duration` | histogram, seconds | `endpoint` |
-| `apivideo_auth.renewal.failures` | counter | `endpoint`, `error.type` |
-| `apivideo_auth.refresh_tokens.refused` | counter | |
-| `apivideo_auth.tokens.adopted` | counter | |
-| `apivideo_auth.tokens.rejected` | counter | `replayed` |
-| `apivideo_auth.store.outages` | counter | |
-| `apivideo_auth.token.remaining` | gauge, seconds | |
+| `apivideo_auth.renewals` | counter | `…endpoint`, `…outcome`, `…reason`, `error.type` |
+| `apivideo_auth.renewal.duration` | histogram, s | the same |
+| `apivideo_auth.adoptions` | counter | |
+| `apivideo_auth.rejections` | counter | `…replayed` |
+| `apivideo_auth.store.failures` | counter | |
+| `apivideo_auth.token.remaining` | observable gauge, s | `…manager.id` |
 
-Each carries `server.address`, the base URL. No secret is in any.
+`…` stands for `apivideo_auth.`. The outcome is `renewed`, `failed` or `refresh_token_rejected`; a failure has an
+`error.type`. All have `server.address` and `server.port`. `manager.id` numbers the managers of the process.
+
+Each renewal is a span `apivideo_auth.renewal` with the attributes of the counter. Nothing here contains a secret.
 """
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
-from typing import TYPE_CHECKING
+from itertools import count
+from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from yarl import URL
 
 from apivideo_auth import events
-from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth._manager import TokenManager
+from apivideo_auth._validation import check_instance
 from apivideo_auth._version import __version__
 
 if TYPE_CHECKING:
-    from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
+    from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
+    from opentelemetry.trace import Tracer, TracerProvider
 
 __all__ = ["instrument"]
 
+_NAME: Final = "apivideo_auth"
 
-def instrument(  # noqa: C901  one branch for each event
-    tokens: TokenManager, *, meter_provider: "MeterProvider | None" = None
+_numbers = count(1)
+
+
+def instrument(
+    tokens: TokenManager,
+    *,
+    meter_provider: "MeterProvider | None" = None,
+    tracer_provider: "TracerProvider | None" = None,
 ) -> Callable[[], None]:
-    """Count what a manager does, from now on; return what ends the counting.
+    """Report what a manager does from now on, and return a function that ends that.
 
-    `meter_provider` is the global one by default. Raises `TypeError` for what is no `TokenManager`, and `ImportError`
-    where opentelemetry-api is missing.
+    The providers default to the global ones. Raises `TypeError` if `tokens` is not a `TokenManager`, and `ImportError`
+    if opentelemetry-api is missing.
     """
     try:
-        from opentelemetry import metrics  # noqa: PLC0415  optional
+        from opentelemetry import metrics, trace  # noqa: PLC0415  optional
     except ImportError:
         raise ImportError("instrument needs opentelemetry-api: pip install 'apivideo-auth[otel]'") from None
-    if not isinstance(tokens, TokenManager):
-        raise TypeError(f"instrument takes a TokenManager, not {type(tokens).__name__}")
-    meter = metrics.get_meter("apivideo_auth", __version__, meter_provider)
-    common = {"server.address": tokens.base_url}
-    renewals = meter.create_counter("apivideo_auth.renewals")
-    duration = meter.create_histogram("apivideo_auth.renewal.duration", unit="s")
-    failures = meter.create_counter("apivideo_auth.renewal.failures")
-    refused = meter.create_counter("apivideo_auth.refresh_tokens.refused")
-    adopted = meter.create_counter("apivideo_auth.tokens.adopted")
-    rejected = meter.create_counter("apivideo_auth.tokens.rejected")
-    outages = meter.create_counter("apivideo_auth.store.outages")
-    counting = True
-
-    def count(event: events.Event) -> None:
-        match event:
-            case events.TokenRenewed():
-                renewals.add(1, common | {"endpoint": event.endpoint, "reason": event.reason})
-                duration.record(event.seconds, common | {"endpoint": event.endpoint})
-            case events.RenewalFailed():
-                failures.add(1, common | {"endpoint": event.endpoint, "error.type": event.error_class})
-            case events.RefreshTokenRejected():
-                refused.add(1, common)
-            case events.TokenAdopted():
-                adopted.add(1, common)
-            case events.TokenRejected():
-                rejected.add(1, common | {"replayed": event.replayed})
-            case events.StoreDegraded():
-                outages.add(1, common)
-            case events.StoreRecovered():
-                pass
-
-    def remaining(_options: "CallbackOptions") -> "Iterable[Observation]":
-        expires_at = tokens.status().expires_at
-        if counting and expires_at is not None:
-            yield metrics.Observation(_seconds_until(expires_at), common)
-
-    meter.create_observable_gauge("apivideo_auth.token.remaining", callbacks=[remaining], unit="s")
-    unsubscribe = tokens.subscribe(count)
+    check_instance("tokens", tokens, TokenManager)
+    provider = metrics.get_meter_provider() if meter_provider is None else meter_provider
+    meter = metrics.get_meter(_NAME, __version__, provider)
+    watched = _managers_watched_with(provider, meter)
+    number = next(_numbers)
+    watched[number] = tokens
+    unsubscribe = tokens.subscribe(_recorder(tokens, meter, trace.get_tracer(_NAME, __version__, tracer_provider)))
 
     def end() -> None:
-        nonlocal counting
-        counting = False
+        watched.pop(number, None)
         unsubscribe()
 
     return end
 
 
-def _seconds_until(moment: datetime) -> float:
-    return max(0.0, moment.timestamp() - SYSTEM_CLOCK.utc())
+def _recorder(  # noqa: C901  one branch for each event
+    tokens: TokenManager, meter: "Meter", tracer: "Tracer"
+) -> events.EventHandler:
+    """Return an event handler that counts the events of a manager and makes spans of its renewals."""
+    from opentelemetry.trace import SpanKind, StatusCode  # noqa: PLC0415  optional
+
+    server, clock = _server(tokens), tokens._clock  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    renewals = meter.create_counter(f"{_NAME}.renewals", unit="{renewal}")
+    duration = meter.create_histogram(f"{_NAME}.renewal.duration", unit="s")
+    adoptions = meter.create_counter(f"{_NAME}.adoptions", unit="{token}")
+    rejections = meter.create_counter(f"{_NAME}.rejections", unit="{token}")
+    store_failures = meter.create_counter(f"{_NAME}.store.failures", unit="{failure}")
+
+    def renewal(attributes: dict[str, str | int], seconds: float | None, *, failed: bool) -> None:
+        attributes = server | attributes
+        renewals.add(1, attributes)
+        if seconds is None:
+            return
+        duration.record(seconds, attributes)
+        ended_at = clock.utc()
+        span = tracer.start_span(
+            f"{_NAME}.renewal",
+            kind=SpanKind.CLIENT,
+            attributes=attributes,
+            start_time=int((ended_at - seconds) * 1e9),
+        )
+        if failed:
+            span.set_status(StatusCode.ERROR)
+        span.end(int(ended_at * 1e9))
+
+    def record(event: events.Event) -> None:
+        match event:
+            case events.TokenRenewed():
+                renewal(_attributes("renewed", event.endpoint, event.reason), event.seconds, failed=False)
+            case events.RenewalFailed():
+                attributes = _attributes("failed", event.endpoint, event.reason) | {"error.type": event.error_class}
+                renewal(attributes, event.seconds, failed=True)
+            case events.RefreshTokenRejected():
+                attributes = _attributes("refresh_token_rejected", "/auth/refresh", None)
+                renewal(attributes | {"error.type": "CredentialsRejectedError"}, None, failed=True)
+            case events.TokenAdopted():
+                adoptions.add(1, server)
+            case events.TokenRejected():
+                rejections.add(1, server | {f"{_NAME}.replayed": event.replayed})
+            case events.StoreDegraded():
+                store_failures.add(1, server)
+            case events.StoreRecovered():
+                pass
+
+    return record
+
+
+def _attributes(outcome: str, endpoint: str, reason: str | None) -> dict[str, str | int]:
+    attributes: dict[str, str | int] = {f"{_NAME}.outcome": outcome, f"{_NAME}.endpoint": endpoint}
+    return attributes if reason is None else attributes | {f"{_NAME}.reason": reason}
+
+
+def _server(tokens: TokenManager) -> dict[str, str | int]:
+    url = URL(tokens.base_url)
+    return {"server.address": url.host or "", "server.port": url.port or 0}
+
+
+# A provider has one gauge for all managers: of several callbacks of one instrument, the SDK calls only the first.
+_watched: "WeakKeyDictionary[MeterProvider, WeakValueDictionary[int, TokenManager]]" = WeakKeyDictionary()
+
+
+def _managers_watched_with(provider: "MeterProvider", meter: "Meter") -> "WeakValueDictionary[int, TokenManager]":
+    """Return the managers that the provider's gauge shows, by number; make the gauge if there is none yet."""
+    from opentelemetry.metrics import Observation  # noqa: PLC0415  optional
+
+    if provider in _watched:
+        return _watched[provider]
+    managers: WeakValueDictionary[int, TokenManager] = WeakValueDictionary()
+
+    def remaining(_options: "CallbackOptions") -> "Iterable[Observation]":
+        for number, tokens in [*managers.items()]:
+            expires_at = tokens.status().expires_at
+            if expires_at is not None:
+                now = tokens._clock.utc()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+                attributes = _server(tokens) | {f"{_NAME}.manager.id": number}
+                yield Observation(max(0.0, expires_at.timestamp() - now), attributes)
+
+    meter.create_observable_gauge(f"{_NAME}.token.remaining", callbacks=[remaining], unit="s")
+    _watched[provider] = managers
+    return managers

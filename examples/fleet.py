@@ -1,11 +1,11 @@
-"""Some processes that share one token, and what the token endpoint sees of them.
+"""Several processes that share one token, and the calls that the token endpoints get.
 
-    python examples/fleet.py                                # a folder of its own, a local api.video
+    python examples/fleet.py                                # a temporary folder, a local api.video
     python examples/fleet.py --redis redis://127.0.0.1:6379/0 --workers 16
     APIVIDEO_API_KEY=… python examples/fleet.py --redis …   # production, or APIVIDEO_BASE_URL
 
-Each worker is a process that lists videos through a session of its own. A worker needs nothing but its environment:
-`TokenManager.from_env()` takes the API key, the place and the store from there. Ctrl-C ends all of it cleanly.
+Each worker is a process that lists videos through its own session. All it needs is its environment:
+`TokenManager.from_env()` reads the API key, the base URL and the token store. Ctrl-C stops everything cleanly.
 """
 
 import argparse
@@ -31,20 +31,20 @@ from apivideo_auth.events import Event, TokenRenewed
 OK = 200
 LOCAL_PAUSE = 0.1
 REMOTE_PAUSE = 5.0
-"""Seconds between two requests of one worker: api.video limits how many an account may make."""
+"""Seconds between two requests of a worker. api.video limits the requests of an account."""
 
 
 @dataclass
 class Counts:
-    """What one worker did so far."""
+    """What a worker has done so far."""
 
     requests: int = 0
     failures: int = 0
     api_key_calls: int = 0
     refresh_calls: int = 0
 
-    def note(self, event: Event) -> None:
-        """Count the calls that brought a token."""
+    def on_event(self, event: Event) -> None:
+        """Count the calls that returned a token."""
         if isinstance(event, TokenRenewed):
             self.api_key_calls += event.endpoint == "/auth/api-key"
             self.refresh_calls += event.endpoint == "/auth/refresh"
@@ -54,17 +54,20 @@ class Counts:
 
 
 def work(parent: Connection, pause: float) -> None:
-    """Run one worker until the parent says stop, or is gone."""
-    # Ctrl-C reaches every process of the terminal; the parent alone acts on it.
+    """Run one worker until the parent stops it or has ended."""
+    # Ctrl-C reaches every process of the terminal. Only the parent acts on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asyncio.run(_work(parent, pause))
 
 
 async def _work(parent: Connection, pause: float) -> None:
     counts = Counts()
-    async with TokenManager.from_env(on_event=counts.note) as tokens, tokens.session() as session:
-        tasks = [asyncio.create_task(_list_videos(session, counts, pause)), asyncio.create_task(_tell(parent, counts))]
-        await asyncio.to_thread(_stop_is_said, parent)
+    async with TokenManager.from_env(on_event=counts.on_event) as tokens, tokens.session() as session:
+        tasks = [
+            asyncio.create_task(_list_videos(session, counts, pause)),
+            asyncio.create_task(_report(parent, counts)),
+        ]
+        await asyncio.to_thread(_wait_for_stop, parent)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -72,7 +75,7 @@ async def _work(parent: Connection, pause: float) -> None:
         parent.send(counts)
 
 
-def _stop_is_said(parent: Connection) -> None:
+def _wait_for_stop(parent: Connection) -> None:
     with suppress(EOFError, OSError):
         parent.recv()
 
@@ -83,13 +86,13 @@ async def _list_videos(session: aiohttp.ClientSession, counts: Counts, pause: fl
             async with session.get("/videos") as response:
                 await response.read()
                 counts.failures += response.status != OK
-        except aiohttp.ClientError:  # an AuthError, where no token can be had, is one too
+        except aiohttp.ClientError:  # an AuthError, if no token can be had, is one too
             counts.failures += 1
         counts.requests += 1
         await asyncio.sleep(pause)
 
 
-async def _tell(parent: Connection, counts: Counts) -> None:
+async def _report(parent: Connection, counts: Counts) -> None:
     while True:
         parent.send(counts)
         await asyncio.sleep(0.2)
@@ -99,39 +102,40 @@ async def _tell(parent: Connection, counts: Counts) -> None:
 
 
 class Fleet:
-    """The processes, and the last counts of each."""
+    """The worker processes and their latest counts."""
 
     def __init__(self, number: int, pause: float) -> None:
         context = multiprocessing.get_context("spawn")
         self._workers: dict[Connection, multiprocessing.process.BaseProcess] = {}
         self._counts: dict[Connection, Counts] = {}
-        self._told: dict[Connection, bool] = {}
+        self._reported: set[Connection] = set()
         for _ in range(number):
             ours, theirs = context.Pipe()
             process = context.Process(target=work, args=(theirs, pause), daemon=True)
             with _ignored(signal.SIGINT):
                 process.start()
             theirs.close()
-            self._workers[ours], self._counts[ours], self._told[ours] = process, Counts(), False
+            self._workers[ours], self._counts[ours] = process, Counts()
 
     def counts(self) -> list[Counts]:
-        """Return what the workers told last."""
+        """Return the latest counts of every worker."""
         for connection in self._counts:
             with suppress(EOFError, OSError):
                 while connection.poll():
-                    self._counts[connection], self._told[connection] = connection.recv(), True
+                    self._counts[connection] = connection.recv()
+                    self._reported.add(connection)
         return [*self._counts.values()]
 
     def up(self) -> bool:
-        """Say whether every worker has told something."""
-        return all(self._told.values())
+        """Return whether every worker has started."""
+        return len(self._reported) == len(self._workers)
 
     def dead(self) -> int:
-        """Return how many processes have ended."""
+        """Return how many workers have ended."""
         return sum(process.exitcode is not None for process in self._workers.values())
 
     async def stop(self) -> list[Counts]:
-        """Let all workers end; return their last counts."""
+        """Stop all workers; return their last counts."""
         for connection in self._workers:
             with suppress(OSError):
                 connection.send("stop")
@@ -148,7 +152,7 @@ class Fleet:
 
 @contextmanager
 def _ignored(number: signal.Signals) -> Iterator[None]:
-    """Start processes that ignore a signal from their first moment on."""
+    """Ignore a signal, also in processes that are started meanwhile."""
     before = signal.signal(number, signal.SIG_IGN)
     try:
         yield
@@ -158,7 +162,7 @@ def _ignored(number: signal.Signals) -> Iterator[None]:
 
 @asynccontextmanager
 async def environment(options: argparse.Namespace) -> AsyncIterator[Emulator | None]:
-    """Set what workers need in the environment; give the local server, where there is one."""
+    """Put the settings of the workers into the environment; yield the local server, if there is one."""
     async with AsyncExitStack() as stack:
         server = None
         if not os.environ.get("APIVIDEO_API_KEY"):
@@ -170,13 +174,13 @@ async def environment(options: argparse.Namespace) -> AsyncIterator[Emulator | N
 
 @contextmanager
 def folder_url(folder: str | None) -> Iterator[str]:
-    """Give the URL of a folder to share, or of one that is deleted in the end."""
-    with tempfile.TemporaryDirectory(prefix="apivideo-fleet-") as made:
-        yield (Path(folder).absolute() if folder else Path(made)).as_uri()
+    """Yield the URL of this folder, or of a temporary one."""
+    with tempfile.TemporaryDirectory(prefix="apivideo-fleet-") as temporary:
+        yield (Path(folder).absolute() if folder else Path(temporary)).as_uri()
 
 
 def endpoint_calls(server: Emulator | None, counts: list[Counts]) -> Counter[str]:
-    """Return how often each endpoint was called: by what it saw, or by what the workers know of a remote one."""
+    """Return the calls to each endpoint: as the local server counted them, or as the workers of a remote one did."""
     if server is not None:
         return Counter(call.path for call in server.calls if call.path.startswith("/auth"))
     return Counter(
@@ -188,7 +192,7 @@ def endpoint_calls(server: Emulator | None, counts: list[Counts]) -> Counter[str
 
 
 def line(server: Emulator | None, counts: list[Counts]) -> str:
-    """Return the counts as people read them."""
+    """Return the sum of the counts as one line."""
     calls = endpoint_calls(server, counts)
     requests, failures = sum(count.requests for count in counts), sum(count.failures for count in counts)
     return (
@@ -198,7 +202,7 @@ def line(server: Emulator | None, counts: list[Counts]) -> str:
 
 
 async def watch(fleet: Fleet, server: Emulator | None, seconds: float) -> None:
-    """Show the counts once a second, in one place on a terminal. The time begins when all workers are up."""
+    """Show the counts once a second, on a terminal always in the same line. The time starts when all workers are up."""
     end = "\r" if sys.stderr.isatty() else "\n"
     left = seconds
     while left > 0 and not fleet.dead():
@@ -209,14 +213,14 @@ async def watch(fleet: Fleet, server: Emulator | None, seconds: float) -> None:
 
 
 async def main() -> int:
-    """Run the fleet; return 0 if workers made requests and none failed."""
+    """Run the fleet; return 0 if requests were made and none failed."""
     options = parse()
     async with environment(options) as server:
         fleet = Fleet(options.workers, REMOTE_PAUSE if server is None else LOCAL_PAUSE)
         try:
             await watch(fleet, server, options.seconds)
         except asyncio.CancelledError:
-            # Ctrl-C cancels this task; what is left is to end well.
+            # Ctrl-C cancels this task, which now stops the workers and prints the summary.
             task = asyncio.current_task()
             assert task is not None
             task.uncancel()
@@ -231,17 +235,19 @@ async def main() -> int:
 def parse() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--redis", metavar="URL", help="share the token in this Redis")
-    where.add_argument("--files", metavar="FOLDER", help="share the token in this folder; by default in one of its own")
+    store = parser.add_mutually_exclusive_group()
+    store.add_argument("--redis", metavar="URL", help="share the token in this Redis")
+    store.add_argument("--files", metavar="FOLDER", help="share the token in this folder (default: a temporary one)")
     parser.add_argument("--workers", type=int, default=8, help="processes (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long (default: %(default)g)")
-    parser.add_argument("--ttl", type=float, default=5.0, help="seconds that local tokens live (default: %(default)g)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long to run (default: %(default)g)")
+    parser.add_argument(
+        "--ttl", type=float, default=5.0, help="lifetime of local tokens in seconds (default: %(default)g)"
+    )
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     try:
         sys.exit(asyncio.run(main()))
-    except KeyboardInterrupt:  # a second Ctrl-C: the processes are ended at once
+    except KeyboardInterrupt:  # a second Ctrl-C stops at once
         sys.exit(130)

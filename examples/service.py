@@ -1,13 +1,16 @@
-"""A web service in front of api.video: one token for all its requests, renewed behind their backs.
+"""A web service in front of api.video, with one token for all its requests.
 
-APIVIDEO_API_KEY=… python examples/service.py           # production, or APIVIDEO_BASE_URL
-python examples/service.py                              # no key: a local api.video
+    APIVIDEO_API_KEY=… python examples/service.py           # production, or APIVIDEO_BASE_URL
+    python examples/service.py                              # no key: a local api.video
 
-GET  /videos      what the account has
-POST /videos      {"title": "…"} makes a video
-GET  /health      how the authentication does: 200, or 503 when none can be had
+    GET  /videos      the account's videos
+    POST /videos      {"title": "…"} creates a video
+    GET  /health      the state of the authentication: 200, or 503 if no token can be had
+
+HOST and PORT say where it listens. Its log shows requests, renewals and failures.
 """
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -24,7 +27,7 @@ API = web.AppKey("API", aiohttp.ClientSession)
 
 
 async def api_video(app: web.Application) -> AsyncIterator[None]:
-    """Open the manager and the session with the application, and close them with it."""
+    """Open the manager and the session when the application starts, and close them when it stops."""
     async with AsyncExitStack() as stack:
         if os.environ.get("APIVIDEO_API_KEY"):
             tokens = TokenManager.from_env(application=("example-service", "1.0.0"))
@@ -37,19 +40,19 @@ async def api_video(app: web.Application) -> AsyncIterator[None]:
 
 
 async def list_videos(request: web.Request) -> web.Response:
-    """Pass the account's videos on."""
-    async with request.app[API].get("/videos", params=request.query) as answer:
-        return web.json_response(await answer.json(), status=answer.status)
+    """Return the account's videos."""
+    async with request.app[API].get("/videos", params=request.query) as response:
+        return web.json_response(await response.json(), status=response.status)
 
 
 async def create_video(request: web.Request) -> web.Response:
-    """Make a video; the body is passed on as JSON, so it can be sent again after a revocation."""
-    async with request.app[API].post("/videos", json=await request.json()) as answer:
-        return web.json_response(await answer.json(), status=answer.status)
+    """Create a video. A JSON body can be sent again, so that a revoked token does not fail the request."""
+    async with request.app[API].post("/videos", json=await request.json()) as response:
+        return web.json_response(await response.json(), status=response.status)
 
 
 async def health(request: web.Request) -> web.Response:
-    """Say how the authentication does; nothing in a status is secret."""
+    """Return the state of the authentication, which contains no secret."""
     status = request.app[TOKENS].status()
     body = {"phase": status.phase, "renewals": status.renewals, "failures": status.failures, "error": status.last_error}
     healthy = status.phase in ("fresh", "stale") or status.last_error is None
@@ -57,18 +60,20 @@ async def health(request: web.Request) -> web.Response:
 
 
 @web.middleware
-async def unavailable(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer 503 with the cause when no token can be had."""
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer 503 if no token can be had, and 502 if api.video cannot be reached, with the cause."""
     try:
         return await handler(request)
     except AuthError as error:
-        wait = {} if error.retry_after is None else {"Retry-After": str(round(error.retry_after) + 1)}
-        return web.json_response({"error": str(error)}, status=503, headers=wait)
+        headers = {} if error.retry_after is None else {"Retry-After": str(round(error.retry_after) + 1)}
+        return web.json_response({"error": str(error)}, status=503, headers=headers)
+    except aiohttp.ClientError as error:
+        return web.json_response({"error": type(error).__name__}, status=502)
 
 
 def make_app() -> web.Application:
     """Return the application."""
-    app = web.Application(middlewares=[unavailable])
+    app = web.Application(middlewares=[errors])
     app.cleanup_ctx.append(api_video)
     app.router.add_get("/videos", list_videos)
     app.router.add_post("/videos", create_video)
@@ -77,4 +82,5 @@ def make_app() -> web.Application:
 
 
 if __name__ == "__main__":
-    web.run_app(make_app(), host="127.0.0.1", port=int(os.environ.get("PORT", "8080")))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    web.run_app(make_app(), host=os.environ.get("HOST", "127.0.0.1"), port=int(os.environ.get("PORT", "8080")))

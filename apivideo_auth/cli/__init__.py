@@ -1,40 +1,95 @@
-"""The command line. Each command's work is in a module of its own, imported when it is called."""
+"""The command line: commands, options and help. The work of each command is in a module of its own.
 
-import asyncio
+Those modules import aiohttp. They are imported when a command runs, so that `--help` answers at once.
+"""
+# ruff: noqa: PLC0415
+
 import math
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from apivideo_auth._version import __version__
-from apivideo_auth.cli import _exits
+from apivideo_auth.cli._exits import ExitCode, exit_code
 
 if TYPE_CHECKING:
+    from apivideo_auth.cli._settings import Settings
     from apivideo_auth.emulator import Fault
 
-__all__ = ["command"]
+__all__ = ["command", "main"]
 
-_F = TypeVar("_F", bound=Callable[..., None])
+_T = TypeVar("_T")
+
+
+def main() -> None:
+    """Run the command. Errors that the user can act on become one line on standard error and an exit code."""
+    try:
+        sys.exit(command.main(prog_name="apivideo-auth", standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(ExitCode.INTERRUPTED)
+    except OSError as error:
+        # Most likely standard output is on a full disk. What is still buffered for it goes nowhere, so that the
+        # interpreter does not try again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        click.echo(f"Error: {error.strerror or error}", err=True)
+        sys.exit(ExitCode.FAILED)
+    except Exception as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(code)
+
+
+def _log(_context: click.Context, _parameter: click.Parameter, count: int) -> None:
+    if count:
+        import logging
+
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+        logging.getLogger("apivideo_auth").setLevel(logging.INFO if count == 1 else logging.DEBUG)
+
+
+_verbose = click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    expose_value=False,
+    callback=_log,
+    help="Log renewals and failures to standard error; -vv logs every call.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="apivideo-auth")
+@_verbose
 def command() -> None:
     """Keep programs authenticated to api.video.
 
-    The API key comes from the environment (APIVIDEO_API_KEY), a file or standard input, never from an argument. Other
-    variables: APIVIDEO_BASE_URL, APIVIDEO_TOKEN_STORE (memory:, file:, redis://host:6379/0).
+    The API key is read from APIVIDEO_API_KEY, from a file or from standard input, never from an argument. Other
+    variables: APIVIDEO_BASE_URL (default: production) and APIVIDEO_TOKEN_STORE (default: file:; or file:///folder,
+    redis://host:6379/0, memory:).
 
-    Exit codes: 0 good, 1 something failed, 2 usage, 3 refused, 4 unreachable, 5 rate-limited, 6 store, 7 an answer that
-    is none of api.video's.
+    Exit codes: 0 success, 1 failed, 2 wrong usage, 3 rejected, 4 unreachable, 5 rate-limited, 6 token store failed,
+    7 not a response of api.video, 130 interrupted (Ctrl-C).
     """
 
 
+def _run(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    import asyncio
+
+    return asyncio.run(coroutine)
+
+
 class _Number(click.FloatRange):
-    """A number in a range that is one: "nan" is in every range."""
+    """A finite number in a range; click's own accepts "nan"."""
 
     def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number."""
@@ -44,40 +99,53 @@ class _Number(click.FloatRange):
         return number
 
 
-def _account_options(function: _F) -> _F:
-    for option in (
-        click.option("--sandbox", is_flag=True, help="The sandbox, in place of APIVIDEO_BASE_URL or production."),
-        click.option(
-            "--key-file",
-            type=click.Path(path_type=Path, allow_dash=True),
-            help="Read the API key from this file; - is standard input.",
-        ),
-    ):
-        function = option(function)
-    return function
+def _account_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that choose the account. The command gets its `Settings` as the first argument."""
+
+    @click.option("--sandbox", is_flag=True, help="Use the sandbox, whatever APIVIDEO_BASE_URL says.")
+    @click.option(
+        "--key-file",
+        type=click.Path(path_type=Path, allow_dash=True),
+        help="Read the API key from this file; - means standard input.",
+    )
+    @_verbose
+    @wraps(function)
+    def with_settings(*, sandbox: bool, key_file: Path | None, **options: Any) -> None:  # noqa: ANN401  the command's
+        from apivideo_auth.cli._settings import Settings
+
+        function(Settings.find(key_file, sandbox=sandbox), **options)
+
+    return with_settings
 
 
 @command.command()
-@click.option("--seconds", type=_Number(min=1), default=20, show_default=True, help="How long to run.")
+@click.option("--seconds", type=_Number(min=4), default=20, show_default=True, help="How long to run.")
 @click.option("--workers", type=click.IntRange(min=1), default=20, show_default=True, help="Concurrent callers.")
-@click.option("--ttl", type=_Number(min=2), default=3, show_default=True, help="Life of the local server's tokens.")
+@click.option(
+    "--ttl", type=_Number(min=3), default=3, show_default=True, help="Lifetime of the local tokens, in seconds."
+)
 @click.option("--live", is_flag=True, help="Run against api.video, with APIVIDEO_API_KEY.")
-@click.option("--sandbox", is_flag=True, help="With --live: against the sandbox.")
+@click.option("--sandbox", is_flag=True, help="With --live: use the sandbox.")
+@_verbose
 def demo(*, seconds: float, workers: int, ttl: float, live: bool, sandbox: bool) -> None:
-    """Show the main job: many callers, short-lived tokens, a revocation, and no failed request.
+    """Watch renewals and a revocation go by without a failed request.
 
-    Starts a local api.video, calls GET /videos from many workers through one authenticated session, across many
-    renewals and one revocation. Ends with a summary on standard output; exit 0 only if no request failed.
+    Starts a local api.video with short-lived tokens. Many workers list videos through one authenticated session,
+    across renewals and one revocation. Shows what happens as it happens, and ends with a summary on standard output.
+    Exits 0 only if no request failed.
     """
-    from apivideo_auth.cli import _demo  # noqa: PLC0415  imported when called
+    from apivideo_auth.cli import _demo
+    from apivideo_auth.cli._settings import Settings
 
     if sandbox and not live:
-        raise click.UsageError("--sandbox goes with --live")
-    with _exits.mapped():
-        run = _demo.against_api(workers, seconds, sandbox=sandbox) if live else _demo.local(workers, seconds, ttl)
-        report = asyncio.run(run)
+        raise click.UsageError("--sandbox needs --live")
+    if live:
+        run = _demo.against_api(Settings.find(None, sandbox=sandbox), workers=workers, seconds=seconds)
+    else:
+        run = _demo.local(workers=workers, seconds=seconds, ttl=ttl)
+    report = _run(run)
     click.echo(report.summary())
-    sys.exit(_exits.OK if report.passed else _exits.FAILED)
+    sys.exit(ExitCode.OK if report.passed else ExitCode.FAILED)
 
 
 @command.command()
@@ -88,74 +156,133 @@ def demo(*, seconds: float, workers: int, ttl: float, live: bool, sandbox: bool)
     type=click.Choice(["token", "header", "json", "env", "curl"]),
     default="token",
     show_default=True,
-    help="token: alone; header: Authorization: …; env: for eval; curl: for curl --config -.",
+    help="token: the bare token; header: a header line; json: with its expiry; env: for eval; curl: a curl config.",
 )
-@click.option("--min-ttl", type=_Number(min=0), help="Seconds of life that are needed.")
-@click.option("--force", is_flag=True, help="Get another one than is stored.")
-def token(*, sandbox: bool, key_file: Path | None, form: str, min_ttl: float | None, force: bool) -> None:
-    """Print a token to standard output, for scripts.
+@click.option("--min-ttl", type=_Number(min=0), help="The token must live for at least this many seconds.")
+@click.option("--force", is_flag=True, help="Get a new token, also if the stored one is valid.")
+def token(settings: "Settings", *, form: str, min_ttl: float | None, force: bool) -> None:
+    """Print a token for scripts.
 
-    It is kept between calls, in the file store unless APIVIDEO_TOKEN_STORE says otherwise:
+    The token is stored between calls and renewed when it is due. For example:
 
+    \b
         apivideo-auth token --format curl | curl --config - https://ws.api.video/videos
+    """  # noqa: D301  click's mark for a paragraph that is not wrapped
+    from apivideo_auth.cli import _token
+
+    got = _run(_token.get(settings, min_ttl=min_ttl, force=force))
+    click.echo(_token.formatted(got, form, settings.base_url))
+
+
+@command.command("exec", context_settings={"allow_interspersed_args": False})
+@_account_options
+@click.option("--min-ttl", type=_Number(min=0), help="The token must live for at least this many seconds.")
+@click.argument("arguments", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(settings: "Settings", *, min_ttl: float | None, arguments: tuple[str, ...]) -> None:
+    """Run a program with a token in its environment.
+
+    The program finds the token in APIVIDEO_ACCESS_TOKEN and the API in APIVIDEO_BASE_URL. It does not see
+    APIVIDEO_API_KEY. For example:
+
+    \b
+        apivideo-auth exec --min-ttl 600 -- ./upload.sh video.mp4
+
+    The token is not renewed while the program runs. Signals and the exit code are the program's own; the exit code is
+    126 if it cannot be executed and 127 if it is not found.
+    """  # noqa: D301  click's mark for a paragraph that is not wrapped
+    from apivideo_auth.cli import _token
+
+    got = _run(_token.get(settings, min_ttl=min_ttl))
+    _token.execute(arguments, got, settings.base_url)
+
+
+@command.command()
+@_account_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(settings: "Settings", *, as_json: bool) -> None:
+    """Say whether a token is stored and how long it lives.
+
+    Makes no call to api.video. Exits 1 if no token is stored.
     """
-    from apivideo_auth.cli import _account, _token  # noqa: PLC0415  imported when called
+    from apivideo_auth.cli import _stored
 
-    with _exits.mapped():
-        account = _account.find(key_file, sandbox=sandbox)
-        given, warnings = asyncio.run(_token.get(account, min_ttl=min_ttl, force=force))
-    for warning in warnings:
-        click.echo(f"Warning: {warning}", err=True)
-    click.echo(_token.formatted(given, form))
+    seconds = _run(_stored.remaining(settings))
+    click.echo(_stored.described(settings.base_url, seconds, as_json=as_json))
+    sys.exit(ExitCode.OK if seconds is not None else ExitCode.FAILED)
 
 
 @command.command()
 @_account_options
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-def status(*, sandbox: bool, key_file: Path | None, as_json: bool) -> None:
-    """Say what is stored and how long it lasts, without a call; exit 1 if there is no token."""
-    from apivideo_auth.cli import _account, _token  # noqa: PLC0415  imported when called
+def logout(settings: "Settings") -> None:
+    """Delete the stored token.
 
-    with _exits.mapped():
-        account = _account.find(key_file, sandbox=sandbox)
-        stored = asyncio.run(_token.stored(account))
-    click.echo(_token.described(account, stored, as_json=as_json))
-    sys.exit(_exits.OK if stored is not None else _exits.FAILED)
+    Tokens that were printed or handed out remain valid until they expire.
+    """
+    from apivideo_auth.cli import _stored
 
-
-@command.command()
-@_account_options
-def logout(*, sandbox: bool, key_file: Path | None) -> None:
-    """Forget what is stored. The tokens themselves live on until they expire."""
-    from apivideo_auth.cli import _account, _token  # noqa: PLC0415  imported when called
-
-    with _exits.mapped():
-        account = _account.find(key_file, sandbox=sandbox)
-        asyncio.run(_token.forget(account))
-    click.echo(f"{account.base_url}: nothing is stored any more", err=True)
+    _run(_stored.forget(settings))
+    click.echo(f"{settings.base_url}: the stored token is deleted", err=True)
 
 
 @command.command()
 @_account_options
-def doctor(*, sandbox: bool, key_file: Path | None) -> None:
-    """Check key, store, host and clock; the exit code is that of the first thing that is bad."""
-    from apivideo_auth.cli import _account, _doctor  # noqa: PLC0415  imported when called
+def doctor(settings: "Settings") -> None:
+    """Check the API key, the store, the network, the API and the clock.
 
-    async def examine() -> int:
-        code = _exits.OK
-        async for finding in _doctor.examine(account):
+    Prints one line per check. The exit code is that of the first check that failed.
+    """
+    from apivideo_auth.cli import _doctor
+
+    async def examine() -> ExitCode:
+        code = ExitCode.OK
+        async for finding in _doctor.examine(settings):
             click.echo(finding.line())
             code = code or finding.code
         return code
 
-    with _exits.mapped():
-        account = _account.find(key_file, sandbox=sandbox)
-        code = asyncio.run(examine())
-    sys.exit(code)
+    sys.exit(_run(examine()))
+
+
+_FAULT_SYNTAX = """\
+A fault says what goes wrong, and where and how often, separated by commas: 503,on=/auth/refresh,times=2,retry_after=5
+
+what goes wrong (one of these, or only a delay):
+  503, status=503         answer with this status
+  hang                    never answer
+  reset=before            close the connection before the work is done
+  reset=after             close it after the work is done: the response is lost
+  malformed               answer with invalid JSON
+  omit=NAME+NAME          leave these fields out of the response
+  override.NAME=VALUE     replace a field by JSON, or by text; repeatable
+  oversized=BYTES         make the response at least this long
+  redirect=URL            redirect to this URL, with status 307 or the one of status=
+
+settings:
+  delay=SECONDS           wait first
+  retry_after=SECONDS     add the header Retry-After; needs a status
+  header.NAME=VALUE       add any header; needs a status; repeatable
+  body=TEXT               use this body; needs a status; must be last, and may contain commas
+  on=PATH                 this path and everything below it (default: /auth)
+  times=N                 for this many requests (default: 1), or forever
+  probability=P           for each request with this probability
+  seed=N                  makes the probability repeatable
+"""
+
+
+class _Serve(click.Command):
+    """Shows the syntax of faults below the options, not wrapped."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the syntax of faults."""
+        with formatter.section("Faults"):
+            for line in _FAULT_SYNTAX.splitlines():
+                formatter.write(f"  {line}\n" if line else "\n")
 
 
 def _faults(_context: click.Context, _parameter: click.Parameter, specs: tuple[str, ...]) -> "tuple[Fault, ...]":
-    from apivideo_auth.emulator._fault_spec import parse_fault  # noqa: PLC0415  imported when called
+    if not specs:
+        return ()
+    from apivideo_auth.emulator._fault_spec import parse_fault
 
     try:
         return tuple(parse_fault(spec) for spec in specs)
@@ -163,28 +290,39 @@ def _faults(_context: click.Context, _parameter: click.Parameter, specs: tuple[s
         raise click.BadParameter(str(error)) from None
 
 
-class _Serve(click.Command):
-    """Shows the syntax of faults beneath the options."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Write it as it is, line by line."""
-        from apivideo_auth.emulator._fault_spec import FAULT_SYNTAX  # noqa: PLC0415  imported when shown
-
-        with formatter.section("Faults"):
-            for line in FAULT_SYNTAX.splitlines():
-                formatter.write(f"  {line}\n" if line else "\n")
-
-
 @command.command(cls=_Serve)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
-@click.option("--port", type=click.IntRange(0, 65_535), default=0, show_default=True, help="0 is a free one.")
-@click.option("--ttl", type=_Number(min=0, min_open=True), default=3600, show_default=True, help="Life of tokens.")
-@click.option("--limits", type=click.Choice(["none", "sandbox", "production"]), default="none", show_default=True)
-@click.option("--reusable-refresh", is_flag=True, help="Take a refresh token more than once.")
-@click.option("--refresh-revokes", is_flag=True, help="A refresh ends the access token of before.")
-@click.option("--authenticate-invalidates", is_flag=True, help="A token for the API key ends earlier refresh tokens.")
-@click.option("--refused-status", type=click.Choice(["400", "401", "403"]), default="400", show_default=True)
-@click.option("--fault", "faults", multiple=True, callback=_faults, metavar="SPEC", help="See below; repeatable.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=0, show_default=True, help="The port; 0 picks a free one."
+)
+@click.option(
+    "--ttl",
+    type=_Number(min=0, min_open=True),
+    default=3600,
+    show_default=True,
+    help="Lifetime of tokens, in seconds.",
+)
+@click.option(
+    "--limits",
+    type=click.Choice(["none", "sandbox", "production"]),
+    default="none",
+    show_default=True,
+    help="Rate limits: none, or those of one of api.video's hosts.",
+)
+@click.option("--reusable-refresh", is_flag=True, help="Accept a refresh token more than once.")
+@click.option("--refresh-revokes", is_flag=True, help="A refresh revokes the previous access token.")
+@click.option("--authenticate-invalidates", is_flag=True, help="Authenticating revokes earlier refresh tokens.")
+@click.option(
+    "--refused-status",
+    type=click.Choice(["400", "401", "403"]),
+    default="400",
+    show_default=True,
+    help="The status for a wrong API key or refresh token.",
+)
+@click.option(
+    "--fault", "faults", multiple=True, callback=_faults, metavar="SPEC", help="Cause a fault; repeatable, see below."
+)
+@_verbose
 def serve(  # noqa: PLR0913  one for each option
     *,
     host: str,
@@ -197,23 +335,22 @@ def serve(  # noqa: PLR0913  one for each option
     refused_status: str,
     faults: "tuple[Fault, ...]",
 ) -> None:
-    """Serve a local api.video, for clients in any language.
+    """Run a local api.video for clients in any language.
 
-    The first line on standard output is the address, once it listens; the rest goes to standard error. The API key
-    that it takes is APIVIDEO_API_KEY, else a fixed one that it names. SIGTERM and SIGINT end it.
+    The first line on standard output is its URL, printed once it listens; everything else goes to standard error. It
+    accepts the API key in APIVIDEO_API_KEY, or else a fixed one, which it prints. SIGTERM and SIGINT (Ctrl-C) stop it.
     """
-    from apivideo_auth.cli import _serve  # noqa: PLC0415  imported when called
+    from apivideo_auth.cli import _serve
 
-    with _exits.mapped():
-        server = _serve.emulator(
-            host=host,
-            port=port,
-            ttl=ttl,
-            limits=limits,
-            reusable_refresh=reusable_refresh,
-            refresh_revokes=refresh_revokes,
-            authenticate_invalidates=authenticate_invalidates,
-            refused_status=int(refused_status),
-            faults=faults,
-        )
-        asyncio.run(_serve.run(server))
+    server = _serve.emulator(
+        host=host,
+        port=port,
+        ttl=ttl,
+        limits=limits,
+        reusable_refresh=reusable_refresh,
+        refresh_revokes=refresh_revokes,
+        authenticate_invalidates=authenticate_invalidates,
+        refused_status=int(refused_status),
+        faults=faults,
+    )
+    _run(_serve.run(server))

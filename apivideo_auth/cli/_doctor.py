@@ -1,67 +1,116 @@
-"""The command `doctor`: key, host, clock and store, each with what to do about it."""
+"""The command `doctor`: checks the API key, the store, the network, the API and the clock."""
 
 from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Final
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from attrs import frozen
+from yarl import URL
 
-from apivideo_auth import AuthError, TokenManager
+from apivideo_auth import AuthError, TokenStoreError
 from apivideo_auth._clock import SYSTEM_CLOCK
-from apivideo_auth.cli import _exits, _token
-from apivideo_auth.cli._account import Account
+from apivideo_auth.cli import _stored
+from apivideo_auth.cli._exits import ExitCode, exit_code
+from apivideo_auth.cli._settings import Settings
 
-SKEW_ALLOWED: Final = 30.0
-"""Seconds between this machine's clock and the server's; records in files are dated by the former."""
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=20)
+_MAX_SKEW: Final = 30.0
+"""Seconds between the clocks of this machine and of the server. Records in files are dated by the former."""
 
 
 @frozen
 class Finding:
-    """One thing that was looked at. `code` is the exit code that it asks for."""
+    """The result of one check."""
 
-    what: str
-    says: str
-    code: int = _exits.OK
+    check: str
+    result: str
+    code: ExitCode = ExitCode.OK
 
     def line(self) -> str:
-        """Return the finding as people read it."""
-        return f"{'ok' if self.code == _exits.OK else 'BAD':>3}  {self.what}: {self.says}"
+        """Return the finding as a line for people."""
+        return f"{'ok' if self.code == ExitCode.OK else 'FAIL':>4}  {self.check}: {self.result}"
 
 
-async def examine(account: Account) -> AsyncIterator[Finding]:
-    """Look at one thing after the other."""
-    yield Finding("key", "it has the form of one")
-    yield await _store(account)
-    # The account's own store, so that the workers' refresh token is not ended by a further authentication.
-    async with TokenManager(
-        account.api_key, base_url=account.base_url, store=account.open_store(), policy=_token.POLICY
-    ) as tokens:
+async def examine(settings: Settings) -> AsyncIterator[Finding]:
+    """Make one check after the other."""
+    yield Finding("key", "has a valid form")
+    yield await _store(settings)
+    async for finding in _network(settings):
+        yield finding
+        if finding.code != ExitCode.OK:
+            return
+    # With the account's store: authenticating beside it might end the refresh token that its workers share.
+    async with settings.manager() as tokens:
         try:
             await tokens.get_token()
         except AuthError as error:
-            yield Finding("authentication", str(error), _exits.code_of(error))
+            yield Finding("authentication", str(error), exit_code(error) or ExitCode.FAILED)
             return
-        yield Finding("authentication", f"{account.base_url} gave a token")
-        async with tokens.session(timeout=aiohttp.ClientTimeout(total=20)) as session:
+        yield Finding("authentication", f"{settings.base_url} issued a token")
+        async with tokens.session(timeout=_TIMEOUT) as session:
             try:
                 async with session.get("/videos", params={"pageSize": 1}) as response:
                     yield _resource(response)
                     yield _clock(response)
             except (aiohttp.ClientError, TimeoutError) as error:
-                yield Finding("API", f"GET /videos failed with {type(error).__name__}", _exits.UNREACHABLE)
+                yield Finding("API", f"GET /videos failed: {type(error).__name__}", ExitCode.UNREACHABLE)
 
 
-async def _store(account: Account) -> Finding:
+async def _store(settings: Settings) -> Finding:
     try:
-        token = await _token.stored(account)
-    except AuthError as error:
-        return Finding("store", str(error), _exits.STORE)
-    return Finding("store", "it holds no token" if token is None else f"its token lives for {token.remaining:.0f} s")
+        seconds = await _stored.remaining(settings)
+    except TokenStoreError as error:
+        return Finding("store", str(error), ExitCode.STORE)
+    return Finding("store", "no token is stored" if seconds is None else f"its token expires in {seconds:.0f} s")
+
+
+async def _network(settings: Settings) -> AsyncIterator[Finding]:
+    """Make a request without a secret. Any response shows that the proxy, the host and its certificate are good."""
+    proxy = _proxy(URL(settings.base_url)) if settings.trust_env else None
+    host = settings.base_url.partition("//")[2]
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=settings.trust_env) as session,
+            session.get(settings.base_url, allow_redirects=False),
+        ):
+            pass
+    except aiohttp.ClientProxyConnectionError:
+        yield Finding("proxy", f"{proxy} cannot be reached; it comes from the environment", ExitCode.UNREACHABLE)
+    except aiohttp.ClientHttpProxyError as error:
+        yield Finding("proxy", f"{proxy} answered {error.status} {error.message}", ExitCode.UNREACHABLE)
+    except aiohttp.ClientConnectorDNSError:
+        yield Finding("host", f"the name {host} does not resolve", ExitCode.UNREACHABLE)
+    except aiohttp.ClientConnectorCertificateError as error:
+        reason = getattr(error.certificate_error, "verify_message", error.certificate_error)
+        advice = "if a company's CA signed it, name the CA's file in SSL_CERT_FILE"
+        yield Finding("TLS", f"the certificate of {host} is not trusted ({reason}); {advice}", ExitCode.UNREACHABLE)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        reason = str(error) or type(error).__name__
+        yield Finding("host", f"{host} cannot be reached: {reason}", ExitCode.UNREACHABLE)
+    else:
+        yield Finding("proxy", "none" if proxy is None else f"{proxy} works")
+        yield Finding("host", f"{host} answers")
+        yield Finding("TLS", "the certificate is trusted" if settings.base_url.startswith("https:") else "not used")
+
+
+def _proxy(url: URL) -> str | None:
+    """Return host and port of the proxy that the environment names for this URL."""
+    proxy = None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)
+    return proxy and proxy.rpartition("@")[2].rpartition("//")[2]
 
 
 def _resource(response: aiohttp.ClientResponse) -> Finding:
-    code = _exits.OK if response.ok else _exits.RATE_LIMITED if response.status == 429 else _exits.REFUSED  # noqa: PLR2004
+    if response.ok:
+        code = ExitCode.OK
+    elif response.status == HTTPStatus.TOO_MANY_REQUESTS:
+        code = ExitCode.RATE_LIMITED
+    elif response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        code = ExitCode.UNREACHABLE
+    else:
+        code = ExitCode.REJECTED
     return Finding("API", f"GET /videos answered {response.status}", code)
 
 
@@ -69,8 +118,8 @@ def _clock(response: aiohttp.ClientResponse) -> Finding:
     try:
         skew = SYSTEM_CLOCK.utc() - parsedate_to_datetime(response.headers["Date"]).timestamp()
     except (KeyError, ValueError):
-        return Finding("clock", "the server does not tell the time")
-    if abs(skew) <= SKEW_ALLOWED:
-        return Finding("clock", f"within {SKEW_ALLOWED:.0f} s of the server's")
+        return Finding("clock", "not checked, since the response has no valid Date")
+    if abs(skew) <= _MAX_SKEW:
+        return Finding("clock", f"differs from the server's by less than {_MAX_SKEW:.0f} s")
     direction = "ahead of" if skew > 0 else "behind"
-    return Finding("clock", f"{abs(skew):.0f} s {direction} the server's; set this machine's clock", _exits.FAILED)
+    return Finding("clock", f"{abs(skew):.0f} s {direction} the server's; set this machine's clock", ExitCode.FAILED)

@@ -1,54 +1,47 @@
-"""Exit codes, and how errors become them."""
+"""The exit codes of the command, and the exit code of each error."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
-from typing import Final
-
-import click
-
-from apivideo_auth import _errors
-
-OK: Final = 0
-FAILED: Final = 1
-USAGE: Final = 2
-REFUSED: Final = 3
-UNREACHABLE: Final = 4
-RATE_LIMITED: Final = 5
-STORE: Final = 6
-INVALID: Final = 7
-SERVER_ERRORS: Final = 500
+from enum import IntEnum
 
 
-class _Failure(click.ClickException):
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance
+class ExitCode(IntEnum):
+    """What the exit code of the command means."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    REJECTED = 3
+    UNREACHABLE = 4
+    RATE_LIMITED = 5
+    STORE = 6
+    UNEXPECTED_RESPONSE = 7
+    NOT_EXECUTABLE = 126
+    NOT_FOUND = 127
+    INTERRUPTED = 130
 
 
-def code_of(error: Exception) -> int:
-    """Return the exit code of an error."""
-    if isinstance(error, _errors.AuthResponseError) and (error.status or 0) >= SERVER_ERRORS:
-        return UNREACHABLE
-    for kind, code in (
-        (_errors.CredentialsRejectedError, REFUSED),
-        (_errors.TokenRejectedError, REFUSED),
-        (_errors.RateLimitedError, RATE_LIMITED),
-        (_errors.AuthConnectionError, UNREACHABLE),
-        (_errors.TokenStoreError, STORE),
-        (_errors.InsecureUrlError, USAGE),
-        (_errors.AuthError, INVALID),
-        (ValueError, USAGE),
-        (TypeError, USAGE),
-    ):
-        if isinstance(error, kind):
-            return code
-    return FAILED
+_SERVER_ERROR = 500
 
 
-@contextmanager
-def mapped() -> Generator[None]:
-    """Turn the package's errors into one line on standard error and an exit code."""
-    try:
-        yield
-    except (_errors.AuthError, ValueError) as error:
-        raise _Failure(str(error), code_of(error)) from None
+def exit_code(error: Exception) -> ExitCode | None:  # noqa: PLR0911  one for each kind of error
+    """Return the exit code of an error that the user can act on; `None` for a defect."""
+    from apivideo_auth import _errors  # noqa: PLC0415  imports aiohttp, which --help does without
+
+    match error:
+        case _errors.CredentialsRejectedError() | _errors.TokenRejectedError():
+            return ExitCode.REJECTED
+        case _errors.RateLimitedError():
+            return ExitCode.RATE_LIMITED
+        case _errors.AuthConnectionError():
+            return ExitCode.UNREACHABLE
+        case _errors.AuthResponseError(status=int(status)) if status >= _SERVER_ERROR:
+            return ExitCode.UNREACHABLE
+        case _errors.TokenStoreError():
+            return ExitCode.STORE
+        case ValueError():  # an InsecureUrlError too
+            return ExitCode.USAGE
+        case ImportError() if not isinstance(error, ModuleNotFoundError):  # the store's URL needs an extra
+            return ExitCode.USAGE
+        case _errors.AuthError():
+            return ExitCode.UNEXPECTED_RESPONSE
+        case _:
+            return None

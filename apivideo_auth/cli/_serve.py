@@ -1,6 +1,7 @@
 """The command `serve`: the emulator as a server, for clients in any language."""
 
 import asyncio
+import logging
 import os
 import signal
 from contextlib import suppress
@@ -8,9 +9,8 @@ from contextlib import suppress
 import click
 
 from apivideo_auth._manager import API_KEY_VARIABLE
-from apivideo_auth.emulator import Emulator, Fault
+from apivideo_auth.emulator import Emulator, Fault, RateLimits
 from apivideo_auth.emulator._emulator import DEFAULT_API_KEY
-from apivideo_auth.emulator._limits import RateLimits
 
 
 def emulator(  # noqa: PLR0913  one for each option
@@ -42,24 +42,42 @@ def emulator(  # noqa: PLR0913  one for each option
 
 
 async def run(server: Emulator) -> None:
-    """Serve until SIGTERM or SIGINT; raise `click.ClickException` if the address cannot be had."""
+    """Serve until SIGTERM or SIGINT. Raises `click.ClickException` if the address is not available."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        # Windows has no such handlers; there the interrupt ends the loop itself.
+        # Event loops on Windows have no signal handlers; there Ctrl-C ends the loop itself.
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, stopped.set)
+    _log_requests()
     try:
         await server.start()
     except OSError as error:
         raise click.ClickException(f"cannot listen: {error.strerror or error}") from None
     try:
         click.echo(server.url)
-        if os.environ.get(API_KEY_VARIABLE):
-            click.echo(f"The API key is the one in {API_KEY_VARIABLE}.", err=True)
-        else:
-            click.echo(f"The API key is {DEFAULT_API_KEY}", err=True)
-        click.echo("Stop with Ctrl-C.", err=True)
+        # A key of the environment may be a real one: it is never shown.
+        known = f"the value of {API_KEY_VARIABLE}" if os.environ.get(API_KEY_VARIABLE) else server.api_key
+        click.echo(f"The API key is {known}. Stop with Ctrl-C.", err=True)
         await stopped.wait()
     finally:
         await server.close()
+
+
+def _log_requests() -> None:
+    """Write the emulator's log, a line per request, to standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PrintableFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logger = logging.getLogger("apivideo_auth.emulator")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    # Otherwise -vv would log each request twice.
+    logger.propagate = False
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Escapes what a terminal would not print: a path comes from a client."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line."""
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in super().format(record))

@@ -1,133 +1,99 @@
-"""The commands `token`, `status` and `logout`: a token for scripts, kept between calls."""
+"""The commands `token` and `exec`: a token for scripts and programs, kept between calls."""
 
 import asyncio
 import json
+import os
 import shlex
-from datetime import UTC, datetime
-from typing import Final
+import signal
+import subprocess
+import sys
+from typing import Final, NoReturn
 
-from apivideo_auth import RateLimitedError, RefreshPolicy, Token, TokenManager, TokenRejectedError
-from apivideo_auth._clock import SYSTEM_CLOCK
-from apivideo_auth._record import SharedToken
-from apivideo_auth.cli._account import Account
-from apivideo_auth.events import StoreDegraded, TokenRenewed
-from apivideo_auth.stores._encrypted import open_slot
+import click
 
-FORMATS: Final = ("token", "header", "json", "env", "curl")
-POLICY: Final = RefreshPolicy(deadline=5)
-"""Who waits at a prompt wants to hear of an outage soon."""
-MAX_WAIT: Final = 2.0
+from apivideo_auth import RateLimitedError, Token, TokenManager, TokenRejectedError
+from apivideo_auth._manager import API_KEY_VARIABLE, BASE_URL_VARIABLE
+from apivideo_auth.cli._exits import ExitCode
+from apivideo_auth.cli._settings import Settings
+from apivideo_auth.events import Event, StoreDegraded, TokenRenewed
+
+ACCESS_TOKEN_VARIABLE: Final = "APIVIDEO_ACCESS_TOKEN"  # noqa: S105  the variable's name
+
+_MAX_WAIT: Final = 2.0
+"""Seconds that --force waits until the stored token is old enough to be replaced."""
 
 
-async def get(account: Account, *, min_ttl: float | None, force: bool) -> tuple[Token, list[str]]:
-    """Return a token, and warnings. With `force` it is one that was not stored before."""
-    renewed: list[TokenRenewed] = []
-    warnings: list[str] = []
+async def get(settings: Settings, *, min_ttl: float | None = None, force: bool = False) -> Token:
+    """Return a token; with `force` a new one, not the one that was stored. Warns if the token cannot be kept."""
+    renewals = 0
 
-    def watch(event: object) -> None:
+    def watch(event: Event) -> None:
+        nonlocal renewals
         if isinstance(event, TokenRenewed):
-            renewed.append(event)
+            renewals += 1
         elif isinstance(event, StoreDegraded):
-            warnings.append(f"the token is not kept: {event.message}")
+            click.echo(f"Warning: the token is not kept: {event.cause}", err=True)
 
-    async with TokenManager(
-        account.api_key, base_url=account.base_url, store=account.open_store(), policy=POLICY, on_event=watch
-    ) as tokens:
+    async with settings.manager(watch) as tokens:
         token = await tokens.get_token(min_ttl=min_ttl)
-        if force and not renewed:
-            token = await _another(tokens, token)
-        return token, warnings
+        return await _another(tokens, token) if force and not renewals else token
 
 
 async def _another(tokens: TokenManager, token: Token) -> Token:
-    """Return another token; one that is too young to be replaced is waited for."""
+    """Return another token; wait if this one is too young to be replaced."""
     try:
         return await tokens.get_token(rejected=token)
     except TokenRejectedError as error:
         wait = error.retry_after or 0.0
-    if wait > MAX_WAIT:
+    if wait > _MAX_WAIT:
         raise RateLimitedError(f"a token was replaced moments ago; try again in {wait:.0f} seconds", retry_after=wait)
     await asyncio.sleep(wait)
     return await tokens.get_token(rejected=token)
 
 
-def formatted(token: Token, form: str) -> str:
-    """Return a token as one of `FORMATS`."""
-    # str() of each, since these texts are what the caller asked to see.
+def formatted(token: Token, form: str, base_url: str) -> str:
+    """Return a token of the API at `base_url` in one of the formats of the option `--format`."""
+    # str() unmasks: these texts are what the user asked for.
     access_token, authorization = str(token.access_token), str(token.authorization)
-    if form == "header":
-        return f"Authorization: {authorization}"
-    if form == "env":
-        return f"export APIVIDEO_ACCESS_TOKEN={shlex.quote(access_token)}"
-    if form == "curl":
-        escaped = authorization.replace("\\", "\\\\").replace('"', '\\"')
-        return f'header = "Authorization: {escaped}"'
-    if form == "json":
-        return json.dumps(
-            {
-                "access_token": access_token,
-                "token_type": "Bearer",
-                "expires_at": token.expires_at.isoformat(),
-                "expires_in": int(token.remaining()),
-            }
-        )
-    return access_token
+    match form:
+        case "header":
+            return f"Authorization: {authorization}"
+        case "env":
+            return f"export {ACCESS_TOKEN_VARIABLE}={shlex.quote(access_token)}"
+        case "curl":
+            escaped = authorization.replace("\\", "\\\\").replace('"', '\\"')
+            return f'header = "Authorization: {escaped}"'
+        case "json":
+            return json.dumps(
+                {
+                    "version": 1,
+                    "access_token": access_token,
+                    "token_type": "Bearer",
+                    "expires_at": token.expires_at.isoformat(timespec="seconds"),
+                    "expires_on": int(token.expires_at.timestamp()),
+                    "expires_in": int(token.remaining()),
+                    "base_url": base_url,
+                }
+            )
+        case _:
+            return access_token
 
 
-async def stored(account: Account) -> SharedToken | None:
-    """Return what is stored, without a call; raise `TokenStoreError`."""
-    slot = open_slot(
-        account.open_store(),
-        base_url=account.base_url,
-        api_key=account.api_key,
-        clock=SYSTEM_CLOCK,
-        on_commit=_nothing,
-        on_damage=_ignore,
-    )
+def execute(arguments: tuple[str, ...], token: Token, base_url: str) -> NoReturn:
+    """Become another program, which has the token in its environment and not the API key."""
+    environment = {name: value for name, value in os.environ.items() if name != API_KEY_VARIABLE}
+    environment |= {ACCESS_TOKEN_VARIABLE: str(token.access_token), BASE_URL_VARIABLE: base_url}
     try:
-        return await slot.read()
-    finally:
-        await slot.close()
-
-
-async def forget(account: Account) -> None:
-    """Delete what is stored; raise `TokenStoreError`."""
-    slot = open_slot(
-        account.open_store(),
-        base_url=account.base_url,
-        api_key=account.api_key,
-        clock=SYSTEM_CLOCK,
-        on_commit=_nothing,
-        on_damage=_ignore,
-    )
-    try:
-        await slot.forget()
-    finally:
-        await slot.close()
-
-
-def described(account: Account, token: SharedToken | None, *, as_json: bool) -> str:
-    """Return what is stored, without a secret, for people or for programs."""
-    left = None if token is None else token.remaining
-    expires_at = None if left is None else datetime.fromtimestamp(SYSTEM_CLOCK.utc() + left, UTC)
-    if as_json:
-        return json.dumps(
-            {
-                "base_url": account.base_url,
-                "stored": token is not None,
-                "expires_at": None if expires_at is None else expires_at.isoformat(timespec="seconds"),
-                "expires_in": None if left is None else int(left),
-            }
-        )
-    if left is None or expires_at is None:
-        return f"{account.base_url}: no token is stored"
-    minutes, seconds = divmod(int(left), 60)
-    return f"{account.base_url}: a token for another {minutes} min {seconds} s, until {expires_at:%H:%M:%S} UTC"
-
-
-def _ignore(_message: str) -> None:
-    """Ignore damage."""
-
-
-def _nothing() -> None:
-    """Ignore a commit: a command looks once."""
+        if sys.platform == "win32":
+            # Windows cannot replace a process: the prompt would return while the program still runs.
+            sys.exit(subprocess.call(arguments, env=environment))  # noqa: S603  the user's own program
+        # Python ignores these signals, and an ignored signal stays ignored in the program.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        os.execvpe(arguments[0], arguments, environment)  # noqa: S606  as above
+    except FileNotFoundError:
+        click.echo(f"Error: command not found: {arguments[0]}", err=True)
+        sys.exit(ExitCode.NOT_FOUND)
+    except OSError as error:
+        click.echo(f"Error: cannot execute {arguments[0]}: {error.strerror}", err=True)
+        sys.exit(ExitCode.NOT_EXECUTABLE)

@@ -4,10 +4,12 @@
         server.inject(Fault(status=503, on="/auth/refresh"))
         async with TokenManager(server.api_key, base_url=server.url) as tokens: ...
 
-It knows one account and keeps everything in memory. Nothing in it ever reaches api.video.
+It has one account and keeps everything in memory. It never connects to api.video.
 """
 
+from apivideo_auth.emulator._calls import Call
 from apivideo_auth.emulator._emulator import Emulator
 from apivideo_auth.emulator._faults import Fault
+from apivideo_auth.emulator._limits import RateLimits
 
-__all__ = ["Emulator", "Fault"]
+__all__ = ["Call", "Emulator", "Fault", "RateLimits"]

@@ -1,50 +1,81 @@
-"""The emulator: what a test starts, steers and asks."""
+"""The emulator: what a test starts, controls and inspects."""
 
-from types import TracebackType
+import logging
+import socket
+from asyncio import get_running_loop
 from typing import Final, Self
 
-from apivideo_auth._clock import Clock
+from aiohttp import web
+
+from apivideo_auth._clock import SYSTEM_CLOCK, Clock
 from apivideo_auth._secrets import masked
+from apivideo_auth._validation import check_instance, check_methods
+from apivideo_auth.emulator._app import Service
+from apivideo_auth.emulator._auth import Account
 from apivideo_auth.emulator._calls import Call
-from apivideo_auth.emulator._checks import check_choice, check_flag, check_int, check_number, check_text, check_type
-from apivideo_auth.emulator._endpoints import AuthEndpoints
-from apivideo_auth.emulator._fault_plan import FaultPlan
-from apivideo_auth.emulator._faults import Fault
+from apivideo_auth.emulator._checks import check_choice, check_int, check_number, check_text
+from apivideo_auth.emulator._faults import Fault, FaultPlan
 from apivideo_auth.emulator._limits import RateLimiter, RateLimits
-from apivideo_auth.emulator._listener import Listener
-from apivideo_auth.emulator._loop_clock import LoopClock
-from apivideo_auth.emulator._resources import Resources
-from apivideo_auth.emulator._routes import Routes
-from apivideo_auth.emulator._service import Service
-from apivideo_auth.emulator._tokens import Ledger
+from apivideo_auth.emulator._tokens import Tokens
+from apivideo_auth.emulator._videos import Videos
 
 DEFAULT_API_KEY: Final = "made-up-api-key-of-the-emulator"
-"""The API key that an emulator takes unless it is given another. It opens nothing anywhere else."""
+"""The API key that an emulator accepts by default. It is made up and works nowhere else."""
 
-REFUSED_STATUSES: Final = (400, 401, 403)
-"""What api.video is known, or said, to answer to a bad API key or refresh token."""
+_REFUSED_STATUSES: Final = (400, 401, 403)
+_WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared with, not bound to
+_CLOSE_TIMEOUT: Final = 1.0
+"""Seconds that aborted connections get to end. They need none."""
+
+# aiohttp logs requests that it cannot parse with a traceback, which would show a token in a broken header.
+_http_logger: Final = logging.getLogger("apivideo_auth.emulator.http")
+_http_logger.setLevel(logging.CRITICAL)
+
+
+class EmulatorClock:
+    """The event loop's time, plus the seconds that were added by `advance`. It is created inside that loop.
+
+    `utc()` starts at the machine's wall clock.
+    """
+
+    def __init__(self) -> None:
+        self._loop_time = get_running_loop().time
+        self._epoch = SYSTEM_CLOCK.utc() - self._loop_time()
+        self._advanced = 0.0
+
+    def monotonic(self) -> float:
+        """Seconds; under virtual time these are virtual."""
+        return self._loop_time() + self._advanced
+
+    def utc(self) -> float:
+        """Seconds since the Unix epoch."""
+        return self._epoch + self.monotonic()
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock forward."""
+        self._advanced += seconds
 
 
 class Emulator:
-    """An api.video of one's own: one account, in memory, on a port of this machine.
+    """A local api.video with one account, in memory, on a port of this machine.
 
-    Arguments are checked at once: a wrong type is a `TypeError`, a wrong value a `ValueError`.
+    A wrong type of an argument is a `TypeError`, a wrong value a `ValueError`.
 
-    - `api_key`: the one key that is taken.
-    - `host`, `port`: where to listen; port 0 is a free one.
-    - `ttl`: seconds that an access token lives, a fraction too. On the wire it is rounded down, and at least 1.
-    - `limits`: a `RateLimits`; None limits nothing.
-    - `single_use`: a refresh token is taken once. A second use is refused and does not harm the tokens of the first.
-    - `refresh_revokes`: a refresh ends the access token that came with the refresh token used.
-    - `authenticate_invalidates`: a token for the API key ends the refresh tokens issued before.
-    - `refused_status`: the status for a bad API key or refresh token: 400, 401 or 403.
-    - `clock`: what tells the age of tokens and the minutes of rate limits, by `monotonic()` and `utc()`. None follows
-      the event loop, so that under virtual time all of it is virtual.
+    - `api_key`: the only API key that is accepted.
+    - `host`, `port`: the address to listen on. Port 0 is a free one.
+    - `ttl`: the lifetime of access tokens in seconds, also a fraction. `expires_in` is rounded down, and at least 1.
+    - `limits`: a `RateLimits`; None for no limits.
+    - `single_use`: a refresh token is accepted once. A second use is rejected; tokens issued by the first stay valid.
+    - `refresh_revokes`: a refresh revokes the access token that was issued with the refresh token.
+    - `authenticate_invalidates`: a call with the API key invalidates the refresh tokens issued before.
+    - `refused_status`: the status for a wrong API key or refresh token: 400, 401 or 403.
+    - `clock`: an object with `monotonic()` and `utc()`, which decide when tokens expire and rate limits reset. None
+      follows the event loop, so that under virtual time the emulator's time is virtual too.
 
-    It runs in the event loop in which it is started, once.
+    An emulator runs in the event loop that starts it, and is started once.
     """
 
-    def __init__(  # noqa: PLR0913  each is a way in which the real service may be, or may turn out to be
+    def __init__(  # noqa: PLR0913  each is a way in which the real service may behave
         self,
         *,
         api_key: str = DEFAULT_API_KEY,
@@ -58,35 +89,30 @@ class Emulator:
         refused_status: int = 400,
         clock: Clock | None = None,
     ) -> None:
-        # Masked before anything can raise: a traceback that shows locals shows this one.
+        # Masked before anything can raise: a traceback may show locals.
         api_key = masked(api_key)
         check_text("api_key", api_key)
         check_text("host", host)
         check_int("port", port, 0, 65_535)
-        check_number("ttl", ttl, above=0)
-        if limits is not None:
-            check_type("limits", limits, RateLimits, "a RateLimits")
-        check_flag("single_use", single_use)
-        check_flag("refresh_revokes", refresh_revokes)
-        check_flag("authenticate_invalidates", authenticate_invalidates)
-        check_choice("refused_status", refused_status, REFUSED_STATUSES)
-        if clock is not None and not (hasattr(clock, "monotonic") and hasattr(clock, "utc")):
-            raise TypeError(f"clock must have monotonic() and utc(); {type(clock).__name__} has not")
+        check_number("ttl", ttl, 0)
+        limits = RateLimits.NONE if limits is None else limits
+        check_instance("limits", limits, RateLimits)
+        check_instance("single_use", single_use, bool)
+        check_instance("refresh_revokes", refresh_revokes, bool)
+        check_instance("authenticate_invalidates", authenticate_invalidates, bool)
+        check_choice("refused_status", refused_status, _REFUSED_STATUSES)
+        if clock is not None:
+            check_methods("clock", clock, "monotonic", "utc")
         self._api_key = api_key
-        self._host = host
-        self._port = port
-        self._limits = RateLimits.NONE if limits is None else limits
+        self._address = (host, port)
+        self._limits = limits
         self._refused_status = refused_status
         self._clock = clock
-        self._ledger = Ledger(
-            ttl=ttl,
-            single_use=single_use,
-            refresh_revokes=refresh_revokes,
-            authenticate_invalidates=authenticate_invalidates,
-        )
+        self._tokens = Tokens(ttl, single_use, refresh_revokes, authenticate_invalidates)
         self._faults = FaultPlan()
         self._calls: list[Call] = []
-        self._listener: Listener | None = None
+        self._service: Service | None = None
+        self._runner: web.AppRunner | None = None
         self._url: str | None = None
 
     def __repr__(self) -> str:
@@ -101,70 +127,87 @@ class Emulator:
 
     @property
     def api_key(self) -> str:
-        """The API key that is taken."""
+        """The API key that is accepted."""
         return self._api_key
 
     @property
     def clock(self) -> Clock:
-        """The clock by which tokens expire. Raises `RuntimeError` before the start if none was given."""
+        """The clock by which tokens expire. Raises `RuntimeError` before the start unless a clock was given."""
         if self._clock is None:
-            raise RuntimeError("the emulator is not started, and follows the event loop that it is started in")
+            raise RuntimeError("the emulator is not started; its clock follows the event loop that it is started in")
         return self._clock
 
     @property
     def calls(self) -> list[Call]:
-        """What was asked and answered, in the order of the answers. The list is live and may be cleared."""
+        """The requests and their outcomes, in the order of the responses. The list is live and may be cleared."""
         return self._calls
 
+    def advance(self, seconds: float) -> None:
+        """Move `clock` forward, so that tokens expire and rate limits reset without waiting.
+
+        A `TokenManager` that was given `clock=server.clock` notices at its next `get_token()`. Its timer, delays and
+        timeouts follow the event loop and stay where they are. Raises `RuntimeError` before the start, and if a clock
+        was given to the emulator: move that one instead.
+        """
+        check_number("seconds", seconds)
+        if not isinstance(self.clock, EmulatorClock):
+            message = "advance() moves the emulator's own clock; move the clock that was given to it instead"
+            raise RuntimeError(message)  # noqa: TRY004  the type is right, the method is not available
+        self.clock.advance(seconds)
+
     def revoke_all(self, *, refresh: bool = False) -> None:
-        """End all access tokens issued so far; with `refresh` the refresh tokens too."""
-        self._ledger.revoke_all(refresh=refresh)
+        """Revoke all access tokens issued so far, and with `refresh` the refresh tokens too."""
+        self._tokens.revoke_all(refresh=refresh)
 
     def inject(self, *faults: Fault) -> None:
-        """Let things go wrong, behind the faults that are already there. Works before the start too."""
-        for fault in faults:
-            check_type("a fault", fault, Fault, "a Fault")
-        for fault in faults:
-            self._faults.inject(fault)
+        """Add faults after those that are already there. Works before the start too."""
+        self._faults.inject(*faults)
 
     def clear_faults(self) -> None:
-        """Let things go well again. Requests that a fault already holds stay held."""
+        """Remove all faults. Requests that a fault delays or lets hang go on so."""
         self._faults.clear()
 
     async def start(self) -> None:
-        """Listen. Raises `OSError` if the address cannot be had, `RuntimeError` if it was started before."""
-        if self._listener is not None:
-            raise RuntimeError("an emulator is started once; make another one")
-        clock = LoopClock() if self._clock is None else self._clock
-        listener = Listener()
-        try:
-            url = await listener.bind(self._host, self._port)
-            await listener.serve(self._service(clock, url).handle)
-        except BaseException:
-            await listener.close()
-            raise
-        self._clock, self._url, self._listener = clock, url, listener
+        """Start to listen. Raises `OSError` if the address is not available, `RuntimeError` after the first start."""
+        if self._runner is not None:
+            raise RuntimeError("an emulator is started once; create another one")
+        host, port = self._address
+        # One address, also if the name has more: each of them would get a free port of its own.
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        host = _WILDCARDS.get(host, host)
+        self._url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        self._clock = EmulatorClock() if self._clock is None else self._clock
+        account = Account(self._api_key, self._refused_status, self._tokens, self._clock)
+        limiter = RateLimiter(self._limits)
+        videos = Videos(self._url, self._clock)
+        self._service = Service(account, videos, limiter, self._faults, self._calls, self._clock)
+        app = self._service.application()
+        app.on_shutdown.append(self._abort_connections)
+        # Compressed bodies stay compressed, and are rejected as invalid JSON: a small one could become very large.
+        self._runner = web.AppRunner(
+            app, access_log=None, auto_decompress=False, logger=_http_logger, shutdown_timeout=_CLOSE_TIMEOUT
+        )
+        await self._runner.setup()
+        await web.SockSite(self._runner, listener).start()
 
     async def close(self) -> None:
-        """Stop at once, in the middle of answers too. Idempotent; nothing is left behind."""
-        if self._listener is not None:
-            await self._listener.close()
+        """Stop at once: requests in progress are aborted. Idempotent; no task and no connection is left."""
+        if self._runner is not None:
+            await self._runner.cleanup()
 
-    def _service(self, clock: Clock, url: str) -> Service:
-        routes = Routes(
-            AuthEndpoints(self._api_key, self._refused_status, self._ledger, clock),
-            Resources(self._api_key, self._ledger, RateLimiter(self._limits), clock, url),
-        )
-        return Service(routes, self._faults, self._calls, clock, self._api_key)
+    async def _abort_connections(self, _app: web.Application) -> None:
+        assert self._runner is not None, "the application of this runner"
+        assert self._runner.server is not None, "running until the runner has cleaned up"
+        assert self._service is not None, "created with the runner"
+        for task in self._service.running:
+            task.cancel()
+        for connection in self._runner.server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
 
     async def __aenter__(self) -> Self:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exc_info: object) -> None:
         await self.close()

@@ -3,90 +3,51 @@
 import json
 import re
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any, Final
 
-from apivideo_auth.emulator._checks import check_type
+from apivideo_auth._validation import check_instance
 from apivideo_auth.emulator._faults import Fault
 
-FAULT_SYNTAX: Final = """\
-What goes wrong, and settings, separated by commas: 503,on=/auth/refresh,times=2,retry_after=5
-
-what goes wrong (one of these, or a delay alone):
-  503, status=503         answer this status
-  hang                    never answer
-  reset=before            cut the connection before the work is done
-  reset=after             cut it after: the answer is lost
-  malformed               answer something that is no JSON
-  omit=NAME+NAME          leave fields out of the answer
-  override.NAME=VALUE     put JSON, or else a text, in place of a field; more than once
-  oversized=BYTES         make the answer so long
-  redirect=URL            send the client elsewhere, by 307 or by status=
-
-settings:
-  delay=SECONDS           wait first
-  retry_after=SECONDS     the header Retry-After, with a status
-  header.NAME=VALUE       any header, with a status; more than once
-  body=TEXT               the body, with a status; has to be last, and may have commas
-  on=PATH                 this path and all below it (default: /auth)
-  times=N                 for how many requests (default: 1), or forever
-  probability=P           hit a request with this probability
-  seed=N                  make chance repeatable
-"""
-
+_BODY: Final = re.compile(r"(?:^|,)\s*body\s*=")
 _NUMBER: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 def parse_fault(spec: str) -> Fault:
-    """Return the fault that a text describes. `FAULT_SYNTAX` explains it to people.
+    """Return the fault that a text describes. `apivideo-auth serve --help` explains the syntax.
 
-    Raises `ValueError` for what cannot be read, and for what `Fault` refuses.
+    Raises `ValueError` if the text cannot be parsed, or if `Fault` rejects it.
     """
-    check_type("a fault", spec, str, "a str")
+    check_instance("a fault", spec, str)
+    settings, *body = _BODY.split(spec, maxsplit=1)
     arguments: dict[str, Any] = {}
-    rest: str | None = spec
-    while rest is not None:
-        name, equals, text = rest.partition("=")
-        if equals and name.strip() == "body":
-            _add(arguments, "body", text)
-            break
-        part, comma, behind = rest.partition(",")
-        rest = behind if comma else None
-        _add(arguments, *_named(part.strip()))
+    for part in settings.split(","):
+        name, equals, value = (text.strip() for text in part.partition("="))
+        if not equals and _NUMBER.fullmatch(name):
+            name, value = "status", name
+        elif not equals and name not in ("hang", "malformed"):
+            raise ValueError(f"a fault has no {name!r}; write NAME=VALUE, a status, hang or malformed")
+        _add(arguments, "header.Retry-After" if name == "retry_after" else name, value)
+    if body:
+        arguments["body"] = body[0]
     return Fault(**arguments)
 
 
-def _named(part: str) -> tuple[str, str]:
-    """Return the name and the value of a part; some parts stand for themselves."""
-    name, equals, value = part.partition("=")
-    if equals:
-        return name.strip(), value.strip()
-    if _NUMBER.fullmatch(part):
-        return "status", part
-    if part in ("hang", "malformed"):
-        return part, ""
-    raise ValueError(f"a fault has no {part!r}; write NAME=VALUE, a status, hang or malformed")
-
-
 def _add(arguments: dict[str, Any], name: str, value: str) -> None:
-    kind, dot, member = name.partition(".")
-    if kind == "retry_after" and not dot:
-        kind, dot, member = "header", ".", "Retry-After"
-    if kind in _GROUPS and dot:
-        argument, read = _GROUPS[kind]
-        group = arguments.setdefault(argument, {})
-        if member in group:
-            raise ValueError(f"a fault has {name!r} once")
-        group[member] = read(value)
-        return
-    if name not in _SINGLE:
+    """Add what one part of the text says to the arguments of `Fault`."""
+    group, dot, key = name.partition(".")
+    if dot and group in _GROUPS:
+        argument, parse = _GROUPS[group]
+        target = arguments.setdefault(argument, {})
+    elif name in _SETTINGS:
+        key, parse, target = name, _SETTINGS[name], arguments
+    else:
         raise ValueError(f"a fault has no {name!r}")
-    if name in arguments:
+    if key in target:
         raise ValueError(f"a fault has {name!r} once")
     try:
-        arguments[name] = _SINGLE[name](value)
+        target[key] = parse(value)
     except ValueError:
-        raise ValueError(f"{name}={value} cannot be read") from None
+        raise ValueError(f"{name}={value} cannot be parsed") from None
 
 
 def _times(text: str) -> int | None:
@@ -111,23 +72,21 @@ def _names(text: str) -> list[str]:
     return text.split("+")
 
 
-_SINGLE: Final[Mapping[str, Callable[[str], object]]] = MappingProxyType(
-    {
-        "on": str,
-        "times": _times,
-        "probability": float,
-        "seed": int,
-        "delay": float,
-        "hang": _flag,
-        "status": int,
-        "body": str,
-        "reset": str,
-        "malformed": _flag,
-        "omit": _names,
-        "oversized": int,
-        "redirect": str,
-    }
-)
-_GROUPS: Final[Mapping[str, tuple[str, Callable[[str], object]]]] = MappingProxyType(
-    {"header": ("headers", str), "override": ("override", _json_or_text)}
-)
+_SETTINGS: Final[Mapping[str, Callable[[str], object]]] = {
+    "on": str,
+    "times": _times,
+    "probability": float,
+    "seed": int,
+    "delay": float,
+    "hang": _flag,
+    "status": int,
+    "reset": str,
+    "malformed": _flag,
+    "omit": _names,
+    "oversized": int,
+    "redirect": str,
+}
+_GROUPS: Final[Mapping[str, tuple[str, Callable[[str], object]]]] = {
+    "header": ("headers", str),
+    "override": ("override", _json_or_text),
+}

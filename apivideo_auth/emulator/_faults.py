@@ -1,45 +1,35 @@
-"""One misbehaviour of the service, as a value."""
+"""Faults: what goes wrong, which requests it hits, and what it does to a response."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from http import HTTPStatus
+from random import Random
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
-from attrs import field, frozen
+from attrs import define, field, frozen
+from attrs.validators import deep_iterable, instance_of
 
-from apivideo_auth.emulator._checks import (
-    check_choice,
-    check_flag,
-    check_headers,
-    check_int,
-    check_number,
-    check_text,
-    check_type,
-)
-from apivideo_auth.emulator._problems import Problem, too_many_requests
+from apivideo_auth._validation import check_instance
+from apivideo_auth.emulator._checks import check_choice, check_headers, check_int, check_number, check_text, valid
+from apivideo_auth.emulator._responses import Problem, Response, too_many_requests
 
 FaultName = Literal["delay", "hang", "status", "reset", "malformed", "omit", "override", "oversized", "redirect"]
+V = TypeVar("V")
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
-_DEFAULT_REDIRECT: Final = 307
-_MALFORMED_STATUS: Final = 200
-_ERRORS_BEGIN: Final = 400
-_MOST: Final = 2**63
+_MALFORMED: Final = b'{"token_type": "Bearer", "expires_in": 36'
+_PADDING: Final = b" " * 65_536
 
 
-_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
-_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+def _check_path(name: str, value: object) -> None:
+    check_text(name, value)
+    if not str(value).startswith("/"):
+        raise ValueError(f"{name} must be a path that begins with a slash, such as /auth/refresh, not {value!r}")
 
 
-def _copied(value: Mapping[str, object]) -> Mapping[str, object]:
-    check_type("override", value, Mapping, "a mapping of names to JSON values")
-    return MappingProxyType(dict(value))
-
-
-def _copied_headers(value: Mapping[str, str]) -> Mapping[str, str]:
-    check_headers("headers", value)
-    return MappingProxyType(dict(value))
+def _copied(value: Mapping[str, V]) -> Mapping[str, V]:
+    return MappingProxyType(dict(value)) if isinstance(value, Mapping) else value
 
 
 def _encoded(value: Mapping[str, object] | str | bytes | None) -> bytes | None:
@@ -54,88 +44,110 @@ def _listed(value: str | Sequence[str]) -> tuple[str, ...]:
 
 @frozen(kw_only=True)
 class Fault:
-    """What goes wrong, where, how often.
+    """What goes wrong, on which requests, and how often.
 
-    `on` is a path, and everything below it: "/auth/refresh", "/auth" (both endpoints, the default), "/videos", "/". A
-    browser's preflight is never hit. `times` is for how many requests, None for ever. `probability` is drawn for each
-    request that the fault could hit, from a generator seeded with `seed`; only hits count for `times`. A request is
-    hit by one fault, the first injected that applies to it.
+    - `on`: a path and everything below it: "/auth" (default: both endpoints), "/auth/refresh", "/videos", "/". A
+      browser's CORS preflight is never hit.
+    - `times`: the number of requests that are hit, 1 by default; None for all.
+    - `probability`: each request that the fault applies to is hit with this probability, drawn from a generator
+      seeded with `seed`. Only hits count for `times`.
 
-    One of these says what goes wrong. The server does **not** do the work, so that no token is used or given:
+    A request is hit by one fault: the first injected one that applies to it. Exactly one kind of fault is given.
 
-    - `status`: answer this status, with `headers` and `body` (text, bytes or a JSON object; by default an error of the
-      API's form).
-    - `redirect`: send the client to this URL, by `status` (307 by default, or 301, 302, 303, 308).
-    - `hang`: never answer, until the client leaves or the server closes.
-    - `reset="before"`: cut the TCP connection.
+    With these kinds the server does **not** do the work, so no token is used or issued:
 
-    The server does the work, and the client gets no good answer:
+    - `status`: answer this status with `headers` and `body` (text, bytes or a JSON object; by default an API error).
+    - `redirect`: redirect the client to this URL. `status` is 307 (default), 301, 302, 303 or 308.
+    - `hang`: never answer. The connection stays open until the client disconnects or the server closes.
+    - `reset="before"`: reset the TCP connection.
 
-    - `reset="after"`: cut the TCP connection instead of answering: the lost answer.
-    - `malformed`: answer 200 with something that is no JSON.
-    - `omit`, `override`: leave fields out of a good answer, or put anything absurd in their place. An answer that is
-      an error goes out as it is.
-    - `oversized`: make the body at least so many bytes long, by spaces before the document.
+    With these kinds the server does the work, and the client does not get a good response:
 
-    `delay` is waited for first, in seconds of the event loop's time, with any of them or alone. With `delay` alone
-    the work is done after it, and answered as always, also if the client has left.
+    - `reset="after"`: reset the TCP connection instead of sending the response, so that the response is lost.
+    - `malformed`: answer 200 with malformed JSON.
+    - `omit`, `override`: leave fields out of a successful response, or replace them. Errors are sent unchanged.
+    - `oversized`: make the body at least this many bytes long, with spaces in front of the document.
+
+    `delay` waits first, in seconds of the event loop's time. It goes with any kind, or stands alone. The work is done
+    after the delay even if the client has disconnected.
     """
 
-    on: str = "/auth"
-    times: int | None = 1
-    probability: float = 1.0
-    seed: int | None = None
-    delay: float = 0.0
-    hang: bool = False
-    status: int | None = None
-    headers: Mapping[str, str] = field(default=_NO_HEADERS, converter=_copied_headers)
-    body: bytes | None = field(default=None, converter=_encoded)
-    reset: Literal["before", "after"] | None = None
-    malformed: bool = False
-    omit: tuple[str, ...] = field(default=(), converter=_listed)
-    override: Mapping[str, object] = field(default=_NOTHING, converter=_copied)
-    oversized: int | None = None
-    redirect: str | None = None
+    on: str = field(default="/auth", validator=valid(_check_path))
+    times: int | None = field(default=1, validator=valid(check_int, 1, optional=True))
+    probability: float = field(default=1.0, validator=valid(check_number, 0, 1))
+    seed: int | None = field(default=None, validator=valid(check_int, optional=True))
+    delay: float = field(default=0.0, validator=valid(check_number))
+    hang: bool = field(default=False, validator=valid(check_instance, bool))
+    status: int | None = field(default=None, validator=valid(check_int, 200, 599, optional=True))
+    headers: Mapping[str, str] = field(factory=dict[str, str], converter=_copied, validator=valid(check_headers))
+    body: bytes | None = field(default=None, converter=_encoded, validator=valid(check_instance, bytes, optional=True))
+    reset: Literal["before", "after"] | None = field(
+        default=None, validator=valid(check_choice, ("before", "after"), optional=True)
+    )
+    malformed: bool = field(default=False, validator=valid(check_instance, bool))
+    omit: tuple[str, ...] = field(default=(), converter=_listed, validator=deep_iterable(instance_of(str)))
+    override: Mapping[str, object] = field(
+        factory=dict[str, object], converter=_copied, validator=valid(check_instance, Mapping)
+    )
+    oversized: int | None = field(default=None, validator=valid(check_int, 1, optional=True))
+    redirect: str | None = field(default=None, validator=valid(check_instance, str, optional=True))
 
     def __attrs_post_init__(self) -> None:
-        self._check_reach()
-        self._check_parts()
-        self._check_whole()
+        json.dumps(dict(self.override))
+        kinds = self._kinds()
+        if len(kinds) > 1:
+            raise ValueError(f"a fault has one kind, not {' and '.join(kinds)}; inject one fault for each")
+        if not kinds and not self.delay:
+            raise ValueError("a fault needs a kind: delay, hang, status, reset, malformed, ...")
+        if self.redirect is not None:
+            check_headers("redirect", {"Location": self.redirect})
+            check_choice("the status of a redirect", self.status or 307, _REDIRECTS)
+        if (self.headers or self.body is not None) and kinds != ["status"]:
+            raise ValueError("headers and body go with a status only")
 
     @property
     def name(self) -> FaultName:
-        """The word for what goes wrong, as it stands in the record of a call."""
+        """The kind of the fault, as `Call.fault` records it."""
         return (self._kinds() or ["delay"])[0]
 
     @property
-    def does_the_work(self) -> bool:
-        """Whether the server does what the request asks for, although the client gets no good answer."""
-        return not (self.hang or self.status is not None or self.redirect is not None or self.reset == "before")
+    def replaces_work(self) -> bool:
+        """Whether the server does not do what the request asks for."""
+        return self.hang or self.status is not None or self.redirect is not None or self.reset == "before"
 
-    @property
-    def redirect_status(self) -> int:
-        """The status of a `redirect` fault."""
-        return _DEFAULT_REDIRECT if self.status is None else self.status
+    def applies_to(self, path: str) -> bool:
+        """Return whether `path` is `on` or below it, by whole segments."""
+        prefix = self.on.rstrip("/")
+        return path == prefix or path.startswith(f"{prefix}/")
 
-    @property
-    def status_sent(self) -> int | None:
-        """The status that a fault answers which comes instead of the work, None where nothing is answered."""
-        return self.redirect_status if self.redirect is not None else self.status
+    def replacement(self) -> Response:
+        """Return the response that takes the place of the work."""
+        if self.redirect is not None:
+            return Response(b"{}", "faulted", status=self.status or 307, headers={"Location": self.redirect})
+        if self.status is not None:
+            body = _default_body(self.status) if self.body is None else self.body
+            return Response(body, "faulted", status=self.status, headers=self.headers)
+        response = Response(b"", "faulted")
+        response.lost = True
+        return response
 
-    def status_of(self, status: int) -> int | None:
-        """Return the status of a spoiled answer that would have had this one, None where it is lost."""
-        return None if self.reset is not None else _MALFORMED_STATUS if self.malformed else status
-
-    def answer_body(self) -> bytes:
-        """Return the body of a `status` fault."""
-        if self.body is not None:
-            return self.body
-        assert self.status is not None, "asked of status faults alone"
-        return json.dumps(_problem_of(self.status).document if self.status >= _ERRORS_BEGIN else {}).encode()
-
-    def edited(self, document: Mapping[str, object]) -> dict[str, object]:
-        """Return a document with fields left out and overridden."""
-        return {name: value for name, value in document.items() if name not in self.omit} | dict(self.override)
+    def spoil(self, response: Response) -> None:
+        """Change the response to the work that was done."""
+        body = response.body
+        assert isinstance(body, bytes)
+        if self.reset is not None:
+            response.lost = True
+        elif self.malformed:
+            response.set_status(200)
+            response.body = _MALFORMED
+        elif self.oversized is not None:
+            padding = max(0, self.oversized - len(body))
+            response.body = _padded(padding, body)
+            response.headers["Content-Length"] = str(padding + len(body))
+        elif response.status < HTTPStatus.MULTIPLE_CHOICES and (self.omit or self.override):
+            document: dict[str, Any] = json.loads(body)
+            kept = {name: value for name, value in document.items() if name not in self.omit}
+            response.body = json.dumps(kept | dict(self.override)).encode()
 
     def _kinds(self) -> list[FaultName]:
         kinds: dict[FaultName, bool] = {
@@ -148,50 +160,62 @@ class Fault:
             "override": bool(self.override) and not self.omit,
             "oversized": self.oversized is not None,
         }
-        return [kind for kind, wanted in kinds.items() if wanted]
-
-    def _check_reach(self) -> None:
-        check_text("on", self.on)
-        if not self.on.startswith("/"):
-            raise ValueError(f"on must be a path that begins with a slash, such as /auth/refresh, not {self.on!r}")
-        if self.times is not None:
-            check_int("times", self.times, 1, _MOST)
-        check_number("probability", self.probability, above=0, most=1)
-        if self.seed is not None:
-            check_type("seed", self.seed, int, "an int")
-
-    def _check_parts(self) -> None:
-        check_number("delay", self.delay)
-        check_flag("hang", self.hang)
-        if self.status is not None:
-            check_int("status", self.status, 200, 599)
-        if self.body is not None:
-            check_type("body", self.body, bytes, "text, bytes or a JSON object")
-        if self.reset is not None:
-            check_choice("reset", self.reset, ("before", "after"))
-        check_flag("malformed", self.malformed)
-        for name in self.omit:
-            check_type("omit", name, str, "names of fields")
-        json.dumps(dict(self.override))
-        if self.oversized is not None:
-            check_int("oversized", self.oversized, 1, _MOST)
-
-    def _check_whole(self) -> None:
-        kinds = self._kinds()
-        if len(kinds) > 1:
-            raise ValueError(f"a fault is one misbehaviour, not {' and '.join(kinds)}; inject one fault for each")
-        if not kinds and not self.delay:
-            raise ValueError("a fault says what goes wrong: delay, hang, status, reset, malformed, ...")
-        if self.redirect is not None:
-            check_headers("redirect", {"Location": self.redirect})
-            check_choice("the status of a redirect", self.redirect_status, _REDIRECTS)
-        if (self.headers or self.body is not None) and kinds != ["status"]:
-            raise ValueError("headers and body belong to a fault with a status")
+        return [kind for kind, given in kinds.items() if given]
 
 
-def _problem_of(status: int) -> Problem:
-    """Return the error that the API answers with this status, or something of its form."""
+@define
+class _Armed:
+    """A fault with hits left. It has a generator of its own, so that a seed gives the same hits each time."""
+
+    fault: Fault
+    random: Random
+    hits: int = 0
+
+
+@define
+class FaultPlan:
+    """The injected faults, in the order of their injection."""
+
+    _armed: list[_Armed] = field(factory=list[_Armed], init=False)
+
+    def inject(self, *faults: Fault) -> None:
+        """Add faults after those that are there."""
+        for fault in faults:
+            check_instance("a fault", fault, Fault)
+        self._armed += [_Armed(fault, Random(fault.seed)) for fault in faults]  # noqa: S311  for tests, not for secrets
+
+    def clear(self) -> None:
+        """Remove all faults."""
+        self._armed.clear()
+
+    def hit(self, path: str) -> Fault | None:
+        """Return the fault that hits a request for `path`, if any, and count the hit."""
+        for armed in self._armed:
+            fault = armed.fault
+            if fault.applies_to(path) and armed.random.random() < fault.probability:
+                armed.hits += 1
+                if armed.hits == fault.times:
+                    self._armed.remove(armed)
+                return fault
+        return None
+
+
+def _default_body(status: int) -> bytes:
+    """Return the API's error for a status, or one like it; an empty object if the status is not an error."""
+    if status < HTTPStatus.BAD_REQUEST:
+        return b"{}"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return too_many_requests()
-    phrases = {known.value: known.phrase for known in HTTPStatus}
-    return Problem(status, "injected-fault", phrases.get(status, "Fault"))
+        problem = too_many_requests()
+    else:
+        phrases = {known.value: known.phrase for known in HTTPStatus}
+        problem = Problem(status, "injected-fault", phrases.get(status, "Fault"))
+    body = problem.response.body
+    assert isinstance(body, bytes)
+    return body
+
+
+async def _padded(padding: int, body: bytes) -> AsyncIterator[bytes]:
+    while padding > 0:
+        yield _PADDING[:padding]
+        padding -= len(_PADDING)
+    yield body

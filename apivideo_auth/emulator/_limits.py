@@ -1,4 +1,4 @@
-"""Rate limits: so many requests of a kind in each minute."""
+"""Rate limits: a number of requests of each kind per minute."""
 
 import math
 from collections.abc import Mapping
@@ -6,38 +6,32 @@ from typing import ClassVar, Final, Literal
 
 from attrs import define, field, frozen
 
-from apivideo_auth.emulator._checks import check_choice, check_int
+from apivideo_auth.emulator._checks import check_choice, check_int, valid
 
 Kind = Literal["uploads", "writes", "reads"]
 
 _WINDOW: Final = 60.0
-_UNREACHED: Final = 1_000_000_000
+_UNREACHABLE: Final = 1_000_000_000
 
 
 @frozen
 class RateLimits:
-    """How many uploads, writes and reads a minute the API takes.
+    """How many uploads, writes and reads per minute the API accepts, 1 or more of each.
 
-    `NONE` is out of reach, so that nothing is ever limited and the headers are there all the same; `SANDBOX` and
-    `PRODUCTION` are api.video's. Others can be made, and then count from 1.
+    `SANDBOX` and `PRODUCTION` are api.video's limits. `NONE` is never reached; its responses have the headers too.
     """
 
-    uploads: int
-    writes: int
-    reads: int
+    uploads: int = field(validator=valid(check_int, 1, _UNREACHABLE))
+    writes: int = field(validator=valid(check_int, 1, _UNREACHABLE))
+    reads: int = field(validator=valid(check_int, 1, _UNREACHABLE))
 
     NONE: ClassVar["RateLimits"]
     SANDBOX: ClassVar["RateLimits"]
     PRODUCTION: ClassVar["RateLimits"]
 
-    def __attrs_post_init__(self) -> None:
-        check_int("uploads", self.uploads, 1, _UNREACHED)
-        check_int("writes", self.writes, 1, _UNREACHED)
-        check_int("reads", self.reads, 1, _UNREACHED)
-
     @classmethod
     def named(cls, name: str) -> "RateLimits":
-        """Return the limits called "none", "sandbox" or "production"."""
+        """Return the limits with the name "none", "sandbox" or "production"."""
         known = {"none": cls.NONE, "sandbox": cls.SANDBOX, "production": cls.PRODUCTION}
         check_choice("limits", name, known)
         return known[name]
@@ -47,7 +41,7 @@ class RateLimits:
         return {"uploads": self.uploads, "writes": self.writes, "reads": self.reads}[kind]
 
 
-RateLimits.NONE = RateLimits(_UNREACHED, _UNREACHED, _UNREACHED)
+RateLimits.NONE = RateLimits(_UNREACHABLE, _UNREACHABLE, _UNREACHABLE)
 RateLimits.SANDBOX = RateLimits(uploads=40, writes=40, reads=100)
 RateLimits.PRODUCTION = RateLimits(uploads=100, writes=200, reads=500)
 
@@ -68,16 +62,15 @@ class RateLimiter:
     _windows: dict[Kind, _Window] = field(factory=dict[Kind, _Window], init=False)
 
     def admit(self, kind: Kind, now: float) -> bool:
-        """Count a request, or return False if this minute's are used up."""
-        window = self._window(kind, now)
+        """Count a request, or return False if the limit of this minute is used up."""
+        window = self._windows[kind] = self._window(kind, now)
         if window.used >= self.limits.of(kind):
             return False
         window.used += 1
-        self._windows[kind] = window
         return True
 
     def headers(self, kind: Kind, now: float) -> Mapping[str, str]:
-        """Return the headers that say what is left, and in how many seconds there is everything again."""
+        """Return the headers that say how many requests are left, and in how many seconds the next minute begins."""
         window = self._window(kind, now)
         limit = self.limits.of(kind)
         return {

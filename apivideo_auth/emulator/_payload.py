@@ -1,85 +1,73 @@
-"""The JSON object in the body of a request, or the problem with it."""
+"""The JSON object in the body of a request."""
 
 import json
-from typing import NoReturn, cast
+import re
+from typing import Final, NoReturn, TypeVar, cast
 
-from apivideo_auth.emulator._problems import attribute_invalid, attribute_required, payload_invalid
+from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
+from apivideo_auth.emulator._responses import Problem, invalid_attribute, malformed_request, too_large
+
+T = TypeVar("T", str, bool, list[object])
 Payload = dict[str, object]
+
+PAYLOAD_LIMIT: Final = 2**20
+"""The most bytes of a JSON body."""
+
+_EXPECTED: Final = {str: "a string", bool: "a boolean", list: "an array"}
+_ESCAPED_NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+async def read_payload(request: web.Request) -> Payload:
+    """Return the JSON object in the body, whatever the content type says. Raises `Problem`: a 400 or a 413."""
+    try:
+        body = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise too_large(PAYLOAD_LIMIT) from None
+    except (web.RequestPayloadError, HttpProcessingError):
+        # aiohttp has two parsers: one raises the first, the other raises the second.
+        raise malformed_request() from None
+    return parse_payload(body)
 
 
 def parse_payload(body: bytes) -> Payload:
-    """Return the object that `body` holds, whatever its content type says.
+    """Return the JSON object that `body` is.
 
-    Raises a 400 for what is no JSON object in UTF-8, and for text that could not be stored as such: a lone surrogate,
-    a NUL.
+    Raises a 400 if it is not one in UTF-8, or has text that cannot be stored: a lone surrogate or a NUL.
     """
     try:
-        # `str` and not `bytes`: for bytes `json` guesses the encoding and takes a byte-order mark.
-        value: object = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        # From str: given bytes, `json` guesses the encoding and accepts a byte-order mark.
+        value: object = json.loads(body.decode("utf-8"), parse_constant=_reject_constant)
+        text = json.dumps(value, ensure_ascii=False)
+        text.encode("utf-8")
     except (ValueError, RecursionError):
-        # Without a cause: the text of a `JSONDecodeError` is the body, and in it the secrets.
-        raise payload_invalid() from None
-    if not isinstance(value, dict) or not _storable(cast("object", value)):
-        raise payload_invalid()
+        # Without a cause: the text of a `JSONDecodeError` contains the body, and so the secrets in it.
+        raise _invalid_payload() from None
+    if not isinstance(value, dict) or _ESCAPED_NUL.search(text):
+        raise _invalid_payload()
     return cast("Payload", value)
 
 
+def attribute(payload: Payload, name: str, kind: type[T]) -> T | None:
+    """Return an attribute, None if it is missing or null. Raises a 400 if it has another type than `kind`."""
+    value = payload.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise invalid_attribute(name, _EXPECTED[kind])
+    return value
+
+
 def required_text(payload: Payload, name: str) -> str:
-    """Return a string that has to be there and not to be empty."""
-    text = optional_text(payload, name)
+    """Return a string attribute. Raises a 400 if it is missing, null or empty."""
+    text = attribute(payload, name, str)
     if not text:
-        raise attribute_required(name)
+        raise Problem(400, "attribute-required", "This attribute is required.", name=name)
     return text
 
 
-def optional_text(payload: Payload, name: str) -> str | None:
-    """Return a string, or None where it is missing or null."""
-    value = payload.get(name)
-    if value is not None and not isinstance(value, str):
-        raise attribute_invalid(name, "a string")
-    return value
+def _invalid_payload() -> Problem:
+    return Problem(400, "invalid-payload", "The payload is invalid.")
 
 
-def optional_flag(payload: Payload, name: str, *, default: bool) -> bool:
-    """Return a boolean, or `default` where it is missing or null."""
-    value = payload.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, bool):
-        raise attribute_invalid(name, "a boolean")
-    return value
-
-
-def optional_list(payload: Payload, name: str) -> list[object]:
-    """Return a list, empty where it is missing or null."""
-    value = payload.get(name)
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise attribute_invalid(name, "an array")
-    return cast("list[object]", value)
-
-
-def _refuse_constant(_name: str) -> NoReturn:
+def _reject_constant(_name: str) -> NoReturn:
     raise ValueError
-
-
-def _storable(value: object) -> bool:
-    """Tell whether all text in a document can be written as UTF-8 and holds no NUL.
-
-    A loop and not a recursion: `json` reads documents that are nested deeper than Python's stack is by now.
-    """
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, str):
-            if "\0" in item or any("\ud800" <= character <= "\udfff" for character in item):
-                return False
-        elif isinstance(item, dict):
-            mapping = cast("dict[str, object]", item)
-            waiting += mapping.keys()
-            waiting += mapping.values()
-        elif isinstance(item, list):
-            waiting += cast("list[object]", item)
-    return True

@@ -1,105 +1,140 @@
-"""The account of an upload: what has come of a source, and whether one more chunk fits. Pure, no bytes kept.
+"""The upload of a video's source, whole or in chunks. The bytes are counted and not kept."""
 
-Nothing ──► Complete            a whole file
-Nothing ──► Parts ──► Complete  chunks by number
-Nothing ──► Spans ──► Complete  chunks by place
-"""
-
+import re
 from itertools import pairwise
+from typing import Final, Literal
 
-from attrs import frozen
+from aiohttp import BodyPartReader, web
+from attrs import define, field, frozen
 
-from apivideo_auth.emulator._content_range import Part, Span
-from apivideo_auth.emulator._problems import (
-    part_already_sent,
-    part_too_high,
-    part_totals_differ,
-    part_zero,
-    range_mismatch,
-    range_overlap,
-    range_start_too_high,
-    range_too_high,
-    source_complete,
-    started_with_bytes,
-    started_with_parts,
+from apivideo_auth.emulator._responses import Problem, malformed_request, too_large
+
+FILE_LIMIT: Final = 200 * 2**20
+"""The most bytes of a file that is uploaded whole."""
+CHUNK_LIMIT: Final = 128 * 2**20
+"""The most bytes of a chunk."""
+
+_PIECE: Final = 2**16
+# Eighteen digits are more than any video has bytes.
+_PART: Final = re.compile(r"\s*part\s+([0-9]{1,18})\s*/\s*([0-9]{1,18}|\*)\s*", re.ASCII | re.IGNORECASE)
+_BYTES: Final = re.compile(
+    r"\s*bytes\s+([0-9]{1,18})\s*-\s*([0-9]{1,18})\s*/\s*([0-9]{1,18}|\*)\s*", re.ASCII | re.IGNORECASE
 )
 
 
 @frozen
-class Nothing:
-    """No chunk has come."""
+class Place:
+    """The place of a chunk in the file: parts or bytes `first` to `last`, both inclusive, counted from 0.
 
-
-@frozen
-class Parts:
-    """Some parts have come. `total` is known once a chunk has named it."""
-
-    received: frozenset[int] = frozenset()
-    total: int | None = None
-
-
-@frozen
-class Spans:
-    """Some spans have come, sorted, without overlap."""
-
-    received: tuple[tuple[int, int], ...] = ()
-    total: int | None = None
-
-
-@frozen
-class Complete:
-    """The source is there."""
-
-
-Upload = Nothing | Parts | Spans | Complete
-
-
-def received(upload: Upload, place: Part | Span | None, size: int) -> Upload:
-    """Return the account after a chunk of `size` bytes, or raise the 400 for which it is refused.
-
-    `place` is None for a whole file. A refused chunk changes nothing.
+    `total` is None as long as the client does not know how many there will be.
     """
-    match upload, place:
-        case Complete(), _:
-            raise source_complete()
-        case Nothing(), None:
-            return Complete()
-        case (Nothing() | Parts(), Part()):
-            return _with_part(upload if isinstance(upload, Parts) else Parts(), place)
-        case (Nothing() | Spans(), Span()):
-            return _with_span(upload if isinstance(upload, Spans) else Spans(), place, size)
-        case Parts(), _:
-            raise started_with_parts()
-        case _:
-            raise started_with_bytes()
+
+    unit: Literal["part", "bytes"]
+    first: int
+    last: int
+    total: int | None
 
 
-def _with_part(upload: Parts, part: Part) -> Parts | Complete:
-    if part.number == 0:
-        raise part_zero()
-    if part.total is not None and upload.total is not None and part.total != upload.total:
-        raise part_totals_differ()
-    total = upload.total if part.total is None else part.total
-    if part.number in upload.received:
-        raise part_already_sent()
-    parts = upload.received | {part.number}
-    if total is not None and max(parts) > total:
-        raise part_too_high()
-    return Complete() if len(parts) == total else Parts(parts, total)
+def parse_content_range(header: str | None) -> Place | None:
+    """Return the place that `part 2/3` or `bytes 0-99/250` means, None without a header. Raises a 400.
+
+    The total may be `*`.
+    """
+    if header is None:
+        return None
+    if part := _PART.fullmatch(header):
+        number = int(part[1]) - 1
+        return Place("part", number, number, _total(part[2]))
+    if span := _BYTES.fullmatch(header):
+        return Place("bytes", int(span[1]), int(span[2]), _total(span[3]))
+    raise _range_problem("malformed", "The Content-Range header is malformed.")
 
 
-def _with_span(upload: Spans, span: Span, size: int) -> Spans | Complete:
-    if span.first > span.last:
-        raise range_start_too_high()
-    if span.total is not None and upload.total is not None and span.total != upload.total:
-        raise range_mismatch()
-    total = upload.total if span.total is None else span.total
-    spans = tuple(sorted([*upload.received, (span.first, span.last)]))
-    if total is not None and spans[-1][1] >= total:
-        raise range_too_high()
-    if span.size != size:
-        raise range_mismatch()
-    if any(after[0] <= before[1] for before, after in pairwise(spans)):
-        raise range_overlap()
-    covered = sum(last - first + 1 for first, last in spans)
-    return Complete() if covered == total else Spans(spans, total)
+@define
+class Upload:
+    """The chunks that have arrived. The first one decides whether the client counts parts or bytes."""
+
+    complete: bool = field(default=False, init=False)
+    _unit: Literal["part", "bytes"] | None = field(default=None, init=False)
+    _total: int | None = field(default=None, init=False)
+    _received: list[tuple[int, int]] = field(factory=list[tuple[int, int]], init=False)
+
+    def add(self, place: Place | None, size: int) -> None:
+        """Add a chunk of `size` bytes, or the whole file if `place` is None.
+
+        Raises a 400 if the chunk is rejected. A rejected chunk changes nothing.
+        """
+        if self.complete:
+            raise Problem(400, "video-source-already-uploaded", "The source of the video is already uploaded.")
+        if self._unit is not None and (place is None or place.unit != self._unit):
+            raise _range_problem(f"started-with-{self._unit}", f"The upload was started with {self._unit} ranges.")
+        if place is None:
+            self.complete = True
+            return
+        total = self._total if place.total is None else place.total
+        received = sorted([*self._received, (place.first, place.last)])
+        self._check(place, size, total, received)
+        self._unit, self._total, self._received = place.unit, total, received
+        self.complete = sum(last - first + 1 for first, last in received) == total
+
+    def _check(self, place: Place, size: int, total: int | None, received: list[tuple[int, int]]) -> None:
+        differs = self._total is not None and self._total != total
+        too_high = total is not None and received[-1][1] >= total
+        overlaps = any(after[0] <= before[1] for before, after in pairwise(received))
+        if place.unit == "part":
+            checks = [
+                (place.first < 0, "part-zero", "The first part is part 1."),
+                (differs, "different-total-parts", "The total number of parts differs from that of earlier parts."),
+                (overlaps, "part-already-sent", "The part was already sent."),
+                (too_high, "part-too-high-total", "The part is higher than the total number of parts."),
+            ]
+        else:
+            mismatch = "The range does not match the uploaded bytes."
+            checks = [
+                (place.first > place.last, "from-byte-too-high", "The first byte is higher than the last byte."),
+                (differs, "range-mismatch", mismatch),
+                (too_high, "to-byte-too-high-total", "The last byte is higher than the total number of bytes."),
+                (place.last - place.first + 1 != size, "range-mismatch", mismatch),
+                (overlaps, "range-overlap", "The range overlaps an earlier one."),
+            ]
+        for is_wrong, slug, title in checks:
+            if is_wrong:
+                raise _range_problem(f"by-{place.unit}-{slug}", title)
+
+
+async def count_file(request: web.Request, limit: int) -> int:
+    """Return the number of bytes of the uploaded file: the first part of the multipart body that has a filename.
+
+    Raises a 400, or a 413 if there are more than `limit`. What follows the file is not read.
+    """
+    try:
+        part = await _find_file(request)
+        size = 0
+        while part is not None and size <= limit and not part.at_eof():
+            size += len(await part.read_chunk(_PIECE))
+    except ConnectionError:
+        raise
+    except Exception:  # noqa: BLE001  aiohttp's reader raises ValueError, RuntimeError, AssertionError, warnings, ...
+        raise malformed_request() from None
+    if part is None:
+        raise Problem(400, "uploaded-file-no-file", "There is no uploaded file in the request.", name="file")
+    if size > limit:
+        raise too_large(limit)
+    return size
+
+
+async def _find_file(request: web.Request) -> BodyPartReader | None:
+    if request.content_type.startswith("multipart/"):
+        reader = await request.multipart()
+        while (part := await reader.next()) is not None:
+            if isinstance(part, BodyPartReader) and part.filename:
+                return part
+    return None
+
+
+def _total(text: str) -> int | None:
+    return None if text == "*" else int(text)
+
+
+def _range_problem(slug: str, title: str) -> Problem:
+    return Problem(400, f"video-content-range-{slug}", title, name="Content-Range")

@@ -1,86 +1,54 @@
-"""The videos of the account, and how they are shown."""
+"""The videos of the account: create, show, list in pages, and upload a source."""
 
+import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import cast
+from typing import Final
 
-from attrs import define, field, frozen
+from aiohttp import web
+from attrs import define, field
 
-from apivideo_auth.emulator._content_range import Part, Span
-from apivideo_auth.emulator._payload import (
-    Payload,
-    optional_flag,
-    optional_list,
-    optional_text,
-    required_text,
-)
-from apivideo_auth.emulator._problems import Problem, attribute_invalid, video_missing
-from apivideo_auth.emulator._uploads import Nothing, Upload, received
+from apivideo_auth._clock import Clock
+from apivideo_auth.emulator._payload import Payload, attribute, read_payload, required_text
+from apivideo_auth.emulator._responses import Problem, Response, invalid_attribute
+from apivideo_auth.emulator._uploads import CHUNK_LIMIT, FILE_LIMIT, Upload, count_file, parse_content_range
 
-
-@frozen
-class Details:
-    """What a client says of a video. Raises a 400 where it is made of a payload that does not fit."""
-
-    title: str
-    description: str | None
-    player_id: str | None
-    public: bool
-    panoramic: bool
-    mp4_support: bool
-    tags: tuple[str, ...]
-    metadata: tuple[tuple[str, str], ...]
-
-    @classmethod
-    def of(cls, payload: Payload) -> "Details":
-        """Return the details in the payload of `POST /videos`."""
-        return cls(
-            title=required_text(payload, "title"),
-            description=optional_text(payload, "description"),
-            player_id=optional_text(payload, "playerId"),
-            public=optional_flag(payload, "public", default=True),
-            panoramic=optional_flag(payload, "panoramic", default=False),
-            mp4_support=optional_flag(payload, "mp4Support", default=True),
-            tags=tuple(_tag(item) for item in optional_list(payload, "tags")),
-            metadata=tuple(_pair(item) for item in optional_list(payload, "metadata")),
-        )
+_DEFAULT_PAGE_SIZE: Final = 25
+_MAX_PAGE_SIZE: Final = 100
+_MAX_PAGE: Final = 10**9
+_NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 @define
 class Video:
-    """A video that was created. Times are seconds since the epoch."""
+    """A video as the API shows it, and what has arrived of its source."""
 
-    video_id: str
-    details: Details
-    created_at: float
-    updated_at: float
-    upload: Upload = field(factory=Nothing)
+    document: dict[str, object]
+    upload: Upload = field(factory=Upload)
 
-    def receive(self, place: Part | Span | None, size: int, utc: float) -> None:
-        """Take a whole file, or a chunk of it, of `size` bytes. Raises a 400 and stays as it is if it does not fit."""
-        self.upload = received(self.upload, place, size)
-        self.updated_at = utc
 
-    def document(self, url: str) -> dict[str, object]:
-        """Return the video as the API shows it. Fields without a value are left out; `url` is this server's."""
-        created_at = _iso(self.created_at)
-        media = f"{url}/vod/{self.video_id}"
-        shown: dict[str, object | None] = {
-            "videoId": self.video_id,
-            "title": self.details.title,
-            "description": self.details.description,
-            "playerId": self.details.player_id,
-            "public": self.details.public,
-            "panoramic": self.details.panoramic,
-            "mp4Support": self.details.mp4_support,
-            "tags": list(self.details.tags),
-            "metadata": [{"key": key, "value": value} for key, value in self.details.metadata],
-            "createdAt": created_at,
-            "publishedAt": created_at,
-            "updatedAt": _iso(self.updated_at),
+@define(eq=False)
+class Videos:
+    """All videos of the account, by their ids. `url` is the emulator's."""
+
+    url: str
+    clock: Clock
+    _videos: dict[str, Video] = field(factory=dict[str, Video], init=False)
+
+    async def create(self, request: web.Request) -> Response:
+        """`POST /videos`."""
+        video_id = f"vi{secrets.token_hex(11)}"
+        now = self._now()
+        media = f"{self.url}/vod/{video_id}"
+        document = {
+            "videoId": video_id,
+            **_details(await read_payload(request)),
+            "createdAt": now,
+            "publishedAt": now,
+            "updatedAt": now,
             "discarded": False,
-            "source": {"uri": f"/videos/{self.video_id}/source"},
+            "source": {"uri": f"/videos/{video_id}/source"},
             "assets": {
                 "hls": f"{media}/hls/manifest.m3u8",
                 "iframe": f'<iframe src="{media}" width="100%" height="100%" frameborder="0"></iframe>',
@@ -89,49 +57,84 @@ class Video:
                 "mp4": f"{media}/mp4/source.mp4",
             },
         }
-        return {name: value for name, value in shown.items() if value is not None}
+        self._videos[video_id] = Video(document)
+        return Response(document, "served", status=201)
 
+    async def show(self, request: web.Request) -> Response:
+        """`GET /videos/{videoId}`."""
+        return Response(self._find(request).document, "served")
 
-@define
-class Library:
-    """All videos, by their ids."""
+    async def upload(self, request: web.Request) -> Response:
+        """`POST /videos/{videoId}/source`.
 
-    _videos: dict[str, Video] = field(factory=dict[str, Video], init=False)
+        Chunks may be smaller than api.video's minimum of 5 MiB, so that tests need no large files.
+        """
+        video = self._find(request)
+        place = parse_content_range(request.headers.get("Content-Range"))
+        video.upload.add(place, await count_file(request, FILE_LIMIT if place is None else CHUNK_LIMIT))
+        video.document["updatedAt"] = self._now()
+        return Response(video.document, "served", status=201)
 
-    def create(self, details: Details, utc: float) -> Video:
-        """Add a video."""
-        video = Video(f"vi{secrets.token_hex(11)}", details, created_at=utc, updated_at=utc)
-        self._videos[video.video_id] = video
-        return video
+    async def list(self, request: web.Request) -> Response:
+        """`GET /videos`: a page, the newest video first. A page after the last one is empty."""
+        number = _page_parameter(request.query, "currentPage", 1, _MAX_PAGE)
+        size = _page_parameter(request.query, "pageSize", _DEFAULT_PAGE_SIZE, _MAX_PAGE_SIZE)
+        documents = [video.document for video in reversed(self._videos.values())]
+        data = documents[(number - 1) * size : number * size]
+        last = max(1, -(-len(documents) // size))
+        links = {"self": number, "first": 1, "last": last}
+        links |= {"previous": number - 1} if number > 1 else {}
+        links |= {"next": number + 1} if number < last else {}
+        pagination = {
+            "currentPage": number,
+            "pageSize": size,
+            "pagesTotal": last,
+            "itemsTotal": len(documents),
+            "currentPageItems": len(data),
+            "links": [
+                {"rel": rel, "uri": f"/videos?currentPage={page}&pageSize={size}"} for rel, page in links.items()
+            ],
+        }
+        return Response({"data": data, "pagination": pagination}, "served")
 
-    def get(self, video_id: str) -> Video:
-        """Return a video, or raise a 404."""
-        video = self._videos.get(video_id)
+    def _find(self, request: web.Request) -> Video:
+        video = self._videos.get(request.match_info["videoId"])
         if video is None:
-            raise video_missing()
+            title = "The requested resource was not found."
+            raise Problem(404, "resource-not-found", title, name="videoId", outcome="missing")
         return video
 
-    def newest_first(self) -> list[Video]:
-        """Return all videos."""
-        return list(reversed(self._videos.values()))
+    def _now(self) -> str:
+        return datetime.fromtimestamp(self.clock.utc(), UTC).isoformat(timespec="seconds")
 
 
-def _tag(item: object) -> str:
-    if not isinstance(item, str):
-        raise attribute_invalid("tags", "an array of strings")
-    return item
+def _details(payload: Payload) -> dict[str, object]:
+    """Return what the client says about a new video. What has no value is left out. Raises a 400."""
+    title = required_text(payload, "title")
+    texts = {name: attribute(payload, name, str) for name in ("description", "playerId")}
+    flags = {"public": True, "panoramic": False, "mp4Support": True}
+    given_flags = {name: attribute(payload, name, bool) for name in flags}
+    flags |= {name: flag for name, flag in given_flags.items() if flag is not None}
+    tags = attribute(payload, "tags", list) or []
+    if not all(isinstance(tag, str) for tag in tags):
+        raise invalid_attribute("tags", "an array of strings")
+    metadata = [_metadata(entry) for entry in attribute(payload, "metadata", list) or []]
+    given_texts = {name: text for name, text in texts.items() if text is not None}
+    return {"title": title, **given_texts, **flags, "tags": tags, "metadata": metadata}
 
 
-def _pair(item: object) -> tuple[str, str]:
-    problem: Problem = attribute_invalid("metadata", "an array of objects with a key and a value")
-    if not isinstance(item, Mapping):
-        raise problem
-    entry = cast("Mapping[str, object]", item)
-    key, value = entry.get("key"), entry.get("value")
-    if not isinstance(key, str) or not isinstance(value, str):
-        raise problem
-    return key, value
+def _metadata(entry: object) -> dict[str, str]:
+    match entry:
+        case {"key": str(key), "value": str(value)}:
+            return {"key": key, "value": value}
+        case _:
+            raise invalid_attribute("metadata", "an array of objects with a key and a value")
 
 
-def _iso(utc: float) -> str:
-    return datetime.fromtimestamp(utc, UTC).isoformat(timespec="seconds")
+def _page_parameter(query: Mapping[str, str], name: str, default: int, most: int) -> int:
+    text = query.get(name)
+    if text is None:
+        return default
+    if not _NUMBER.fullmatch(text) or not 1 <= int(text) <= most:
+        raise invalid_attribute(name, f"an integer from 1 to {most}")
+    return int(text)

@@ -74,15 +74,20 @@ class Waiters:
     """The calls of `changed` that wait on one slot."""
 
     def __init__(self) -> None:
-        self._events: set[asyncio.Event] = set()
+        self.wakes = 0
+        # A dict, so that they are woken in the order in which they came.
+        self._events: dict[asyncio.Event, None] = {}
 
     def wake(self) -> None:
         """End every call of `wait` and `poll`."""
+        self.wakes += 1
         for event in self._events:
             event.set()
 
-    async def wait(self, timeout: float) -> None:
-        """Return after `wake`, or after `timeout` seconds."""
+    async def wait(self, timeout: float, *, since: int | None = None) -> None:
+        """Return after `wake`, or after `timeout` seconds; at once if `wakes` is no longer `since`."""
+        if since is not None and self.wakes != since:
+            return
         with self._registered() as woken, suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await woken.wait()
@@ -109,11 +114,11 @@ class Waiters:
     def _registered(self) -> Generator[asyncio.Event]:
         # An event for each call: it is set as well if `wake` comes while `has_changed` runs.
         event = asyncio.Event()
-        self._events.add(event)
+        self._events[event] = None
         try:
             yield event
         finally:
-            self._events.discard(event)
+            del self._events[event]
 
 
 def require_packages(user: str, extra: str, *packages: str) -> None:

@@ -45,7 +45,7 @@ def account_name(base_url: str, api_key: str) -> str:
     return fingerprint(base_url, api_key)
 
 
-def open_slot(  # noqa: PLR0913  what a slot needs, and what the account is named after
+def open_slot(  # noqa: PLR0913  they belong together, and are keywords
     store: TokenStore,
     *,
     base_url: str,

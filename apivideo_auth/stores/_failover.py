@@ -17,7 +17,7 @@ from contextvars import Context
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from attrs import define, evolve
+from attrs import define, evolve, field
 
 from apivideo_auth import _record, events
 from apivideo_auth._clock import Clock
@@ -32,6 +32,7 @@ from apivideo_auth._record import (
     Done,
     EndAnswer,
     Granted,
+    Record,
     Release,
     SharedToken,
 )
@@ -62,6 +63,21 @@ class _DownError(Exception):
 
 
 @define
+class _Known:
+    """What a worker knows, even if the store is down or forgets.
+
+    - `private`: the record that it uses while the store is down.
+    - `unconfirmed`: an event that the store may not have executed. It is sent again before any other.
+    - `sent`: marks of the refresh tokens that it sent. `newest`: the latest commit that it saw, on the record's clock.
+    """
+
+    private: Record = field(default=EMPTY, repr=False)
+    unconfirmed: Claim | Commit | Release | None = field(default=None, repr=False)
+    sent: deque[str] = field(factory=lambda: deque[str](maxlen=MAX_REMEMBERED), repr=False)
+    newest: float = float("-inf")
+
+
+@define
 class _Breaker:
     """A circuit breaker: after a failure nothing is asked before `retry_at`."""
 
@@ -88,11 +104,13 @@ class FailoverSlot:
         self._account = account
         # Where the last claim was granted: a claim of the private record does not exist in the store.
         self.holds_shared_claim = False
+        # `changed` must not miss a change between the last answer and its own call.
+        self.seen = 0
         account.slots.append(self)
 
     async def read(self) -> SharedToken | None:
         """Return the token of the account; `None` while the store is down."""
-        return await _to_the_end(self._account.read())
+        return await _to_the_end(self._account.read(self))
 
     async def claim(self, event: Claim) -> ClaimAnswer:
         """Ask for the right to renew: in the store, or while it is down in the private record."""
@@ -117,7 +135,7 @@ class FailoverSlot:
 
     async def changed(self, timeout: float) -> None:
         """Return after a commit or release, or after `timeout` seconds; early if in doubt."""
-        await self._account.changed(timeout)
+        await self._account.changed(timeout, self)
 
     async def forget(self) -> None:
         """Delete the record."""
@@ -143,27 +161,23 @@ class FailoverAccount:
         *,
         clock: Clock,
         turns: asyncio.Semaphore,
+        known: "_Known",
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.slots: list[FailoverSlot] = []
         self.loop = asyncio.get_running_loop()
         self.turns = turns
+        self.known = known
         self._open_slot = open_slot
         self._now = clock.monotonic
         self._jitter = jitter
         self._slot: Slot | None = None
-        self._private = EMPTY
-        # Guards `_private` and `_unconfirmed`: an operation begins when the one before it has been answered.
+        # Guards `known`: an operation begins when the one before it has been answered.
         self._lock = asyncio.Lock()
         self._waiters = Waiters()
         self._is_watched = False
         # The claim that a manager of this process holds, and the end of its lease.
         self._holder: tuple[str, float] | None = None
-        # An event that the store may or may not have executed. It is sent again before anything else.
-        self._unconfirmed: Claim | Commit | Release | None = None
-        # What this worker knows even if the store forgets it: the refresh tokens that it sent, and the newest commit.
-        self._sent: deque[str] = deque(maxlen=MAX_REMEMBERED)
-        self._newest = float("-inf")
         # Reading may work while writing fails: no memory, a replica, a read-only file system.
         self._reads, self._writes = _Breaker(), _Breaker()
         self._down_since: float | None = None
@@ -172,17 +186,14 @@ class FailoverAccount:
         self._look_task: asyncio.Task[None] | None = None
         self._look_again = False
 
-    def inherit(self, other: "FailoverAccount") -> None:
-        """Continue with what was known in another event loop, which is closed."""
-        self._private, self._unconfirmed = other._private, other._unconfirmed
-        self._sent, self._newest = other._sent, other._newest
-
     # The operations. Each runs to its end, and takes the lock.
 
-    async def read(self) -> SharedToken | None:
+    async def read(self, slot: FailoverSlot | None = None) -> SharedToken | None:
         """Return the token of the account; `None` while the store is down."""
         async with self._lock:
             token = None
+            if slot is not None:
+                slot.seen = self._waiters.wakes
             with suppress(_DownError):
                 token = self._note_token(await self._ask(lambda slot: slot.read()))
                 await self._settle()
@@ -193,6 +204,7 @@ class FailoverAccount:
         """Claim in the store, or while it is down in the private record."""
         slot.holds_shared_claim = False
         async with self._lock:
+            slot.seen = self._waiters.wakes
             holder, now = self._holder, self._now()
             if holder is not None and now < holder[1]:
                 return Busy(retry_after=holder[1] - now)
@@ -201,7 +213,7 @@ class FailoverAccount:
                 answer = await self._ask(lambda slot: slot.claim(event), event)
                 slot.holds_shared_claim = isinstance(answer, Granted)
             except _DownError:
-                self._private, answer = _record.claim(self._private, event, self._now())
+                self.known.private, answer = _record.claim(self.known.private, event, self._now())
             match answer:
                 case Changed(token=token):
                     self._note_token(token)
@@ -220,14 +232,14 @@ class FailoverAccount:
             if slot.holds_shared_claim:
                 try:
                     answer = await self._ask(lambda slot: slot.commit(event), event)
-                    self._private = EMPTY
+                    self.known.private = EMPTY
                     self._note_repair()
                 except _DownError:
                     # The store may have it, so the refresh token is not this worker's alone.
                     self._hold_privately(event.id)
                     event = evolve(event, refresh=None)
             if answer is None:
-                self._private, answer = _record.commit(self._private, event, self._now())
+                self.known.private, answer = _record.commit(self.known.private, event, self._now())
             self._end_of_claim(event.id)
         if isinstance(answer, Done):
             token = SharedToken(
@@ -243,8 +255,8 @@ class FailoverAccount:
     async def release(self, event: Release, slot: FailoverSlot) -> EndAnswer:
         """Release where the claim was granted."""
         async with self._lock:
-            if event.refresh is not None and (mark := _mark(event.refresh)) in self._sent:
-                self._sent.remove(mark)
+            if event.refresh is not None and (mark := _mark(event.refresh)) in self.known.sent:
+                self.known.sent.remove(mark)
             answer: EndAnswer | None = None
             if slot.holds_shared_claim:
                 try:
@@ -253,12 +265,14 @@ class FailoverAccount:
                     self._hold_privately(event.id)
                     event = evolve(event, refresh=None)
             if answer is None:
-                self._private, answer = _record.release(self._private, event, self._now())
+                self.known.private, answer = _record.release(self.known.private, event, self._now())
             self._end_of_claim(event.id)
         return answer
 
-    async def changed(self, timeout: float) -> None:
+    async def changed(self, timeout: float, slot: FailoverSlot) -> None:
         """Wait for another manager of this process, or for the store."""
+        if self._waiters.wakes != slot.seen:
+            return
         if self._is_watched or self._reads.failures or self._holder is not None:
             await self._waiters.wait(timeout)
             return
@@ -275,7 +289,7 @@ class FailoverAccount:
     async def forget(self) -> None:
         """Delete the record, in the store and here."""
         async with self._lock:
-            self._private, self._unconfirmed = EMPTY, None
+            self.known.private, self.known.unconfirmed = EMPTY, None
             try:
                 await self._ask(lambda slot: slot.forget())
             except _DownError:
@@ -308,15 +322,15 @@ class FailoverAccount:
         if granted.refresh is None:
             return granted
         mark = _mark(granted.refresh)
-        is_old = granted.committed_at is not None and granted.committed_at < self._newest
-        if is_old or mark in self._sent:
+        is_old = granted.committed_at is not None and granted.committed_at < self.known.newest
+        if is_old or mark in self.known.sent:
             return evolve(granted, refresh=None)
-        self._sent.append(mark)
+        self.known.sent.append(mark)
         return granted
 
     def _note_token(self, token: SharedToken | None) -> SharedToken | None:
         if token is not None:
-            self._newest = max(self._newest, token.committed_at)
+            self.known.newest = max(self.known.newest, token.committed_at)
         return token
 
     def _end_of_claim(self, claim_id: str) -> None:
@@ -327,49 +341,52 @@ class FailoverAccount:
     def _hold_privately(self, claim_id: str) -> None:
         """Let the private record go on if the store is lost in the middle of a renewal."""
         now = self._now()
-        self._private = evolve(self._private, claim_id=claim_id, claimed_at=now, claim_until=now + MAX_LEASE)
+        self.known.private = evolve(self.known.private, claim_id=claim_id, claimed_at=now, claim_until=now + MAX_LEASE)
 
     # The store is back.
 
     async def _settle(self) -> None:
         """Send the event again that the store may not have executed. Each event has the same effect once or twice."""
-        event = self._unconfirmed
+        event = self.known.unconfirmed
         if event is None:
             return
         if isinstance(event, Claim):
-            answer = await self._ask(lambda slot: slot.claim(event))
-            self._unconfirmed = None
+            answer = await self._ask(lambda slot: slot.claim(event), event)
+            self.known.unconfirmed = None
             if isinstance(answer, Granted):
                 unused = Release(id=event.id, refresh=answer.refresh)
                 await self._ask(lambda slot: slot.release(unused), unused)
         elif isinstance(event, Commit):
-            ended = await self._ask(lambda slot: slot.commit(event))
-            self._unconfirmed = None
-            if isinstance(ended, Done) and self._private.version == event.id:
-                self._private = EMPTY
+            ended = await self._ask(lambda slot: slot.commit(event), event)
+            self.known.unconfirmed = None
+            if isinstance(ended, Done) and self.known.private.version == event.id:
+                self.known.private = EMPTY
         else:
-            await self._ask(lambda slot: slot.release(event))
-            self._unconfirmed = None
+            await self._ask(lambda slot: slot.release(event), event)
+            self.known.unconfirmed = None
 
     async def _offer(self, theirs: SharedToken | None) -> SharedToken | None:
         """Commit the private token if it is better than the record's; return what the record holds then."""
-        own = _record.shared_token(self._private, self._now())
-        if own is None or self._private.claim_id is not None:
+        own = _record.shared_token(self.known.private, self._now())
+        if own is None or self.known.private.claim_id is not None:
             return theirs
         if theirs is not None and (theirs.version == own.version or theirs.remaining >= own.remaining):
-            self._private = EMPTY
+            self.known.private = EMPTY
             return theirs
         claim = Claim(id=own.version, seen=None if theirs is None else theirs.version, lease=LEASE_MARGIN)
         answer = await self._ask(lambda slot: slot.claim(claim), claim)
+        if isinstance(answer, Changed):
+            return answer.token
         if not isinstance(answer, Granted):
-            return answer.token if isinstance(answer, Changed) else theirs
-        refresh = None if self._private.refresh is None else SecretBytes(self._private.refresh)
-        commit = Commit(
-            id=own.version, access=own.access, refresh=refresh, lifetime=own.lifetime, remaining=own.remaining
-        )
-        self._private = evolve(self._private, refresh=None)
+            self._look_in(answer.retry_after)
+            return theirs
+        # The record counts a token's life from the claim, and this claim came after the call.
+        remaining = self.known.private.ends_at - self._now()
+        refresh = None if self.known.private.refresh is None else SecretBytes(self.known.private.refresh)
+        commit = Commit(id=own.version, access=own.access, refresh=refresh, lifetime=remaining, remaining=remaining)
+        self.known.private = evolve(self.known.private, refresh=None)
         await self._ask(lambda slot: slot.commit(commit), commit)
-        self._private = EMPTY
+        self.known.private = EMPTY
         return None
 
     # The circuit breaker.
@@ -394,7 +411,7 @@ class FailoverAccount:
                 async with self.turns:
                     answer = await _within(limit, operation(self._slot))
         except Exception as error:  # noqa: BLE001  whatever a store raises, it is down
-            self._unconfirmed = event or self._unconfirmed
+            self.known.unconfirmed = event or self.known.unconfirmed
             self._degrade(breaker, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
             raise _DownError from None
         # A store that can write can read.
@@ -407,31 +424,33 @@ class FailoverAccount:
         breaker.failures += 1
         wait = store_backoff(breaker.failures, jitter=self._jitter())
         breaker.retry_at = now + wait
-        self._cancel_timer()
-        if self.slots:
-            self._timer = self.loop.call_at(self.loop.time() + wait, self._look, context=Context())
+        self._look_in(wait)
         if self._down_since is None:
             self._down_since = now
-            self._emit(events.StoreDegraded(message=message, next_try_in=wait))
+            self._emit(events.StoreDegraded(cause=message, next_try_in=wait))
 
     def _recover(self, *breakers: _Breaker) -> None:
         for breaker in breakers:
             breaker.failures = 0
         if self._down_since is not None and not self._reads.failures and not self._writes.failures:
             seconds, self._down_since = self._now() - self._down_since, None
-            self._cancel_timer()
             self._emit(events.StoreRecovered(seconds=seconds))
 
     def _on_damage(self, message: str) -> None:
         """Report a record that cannot be read. It counts as empty, and the next commit replaces it."""
         if self._damaged_since is None:
             self._damaged_since = self._now()
-            self._emit(events.StoreDegraded(message=message, next_try_in=0.0))
+            self._emit(events.StoreDegraded(cause=message, next_try_in=0.0))
 
     def _note_repair(self) -> None:
         if self._damaged_since is not None:
             seconds, self._damaged_since = self._now() - self._damaged_since, None
             self._emit(events.StoreRecovered(seconds=seconds))
+
+    def _look_in(self, seconds: float) -> None:
+        self._cancel_timer()
+        if self.slots:
+            self._timer = self.loop.call_at(self.loop.time() + seconds, self._look, context=Context())
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -484,10 +503,9 @@ def shared_account(
     account = accounts.get(key)
     if account is None:
         turns = next((other.turns for other in accounts.values() if other.loop is loop), None)
-        account = FailoverAccount(open_slot, clock=clock, turns=turns or asyncio.Semaphore(MAX_CONCURRENT))
+        known = _Known() if previous is None else previous.known
+        account = FailoverAccount(open_slot, clock=clock, turns=turns or asyncio.Semaphore(MAX_CONCURRENT), known=known)
         accounts[key] = account
-        if previous is not None:
-            account.inherit(previous)
     return account
 
 

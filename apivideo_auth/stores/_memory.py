@@ -15,7 +15,7 @@ class _Shared:
     """The record of one account, and the slots that share it."""
 
     record: Record = field(default=_record.EMPTY, repr=False)
-    slots: "set[MemorySlot]" = field(factory=lambda: set(), repr=False)
+    slots: "list[MemorySlot]" = field(factory=list["MemorySlot"], repr=False)
 
 
 class MemoryStore:
@@ -52,14 +52,18 @@ class MemorySlot:
         self.waiters = Waiters()
         self._shared = shared
         self._now = clock.monotonic
-        shared.slots.add(self)
+        # `changed` must not miss a change between the last answer and its own call.
+        self._seen = 0
+        shared.slots.append(self)
 
     async def read(self) -> SharedToken | None:
         """Return the record's token, if it still lives."""
+        self._seen = self.waiters.wakes
         return _record.shared_token(self._shared.record, self._now())
 
     async def claim(self, event: Claim) -> ClaimAnswer:
         """Ask for the right to renew."""
+        self._seen = self.waiters.wakes
         self._shared.record, answer = _record.claim(self._shared.record, event, self._now())
         return answer
 
@@ -81,7 +85,7 @@ class MemorySlot:
 
     async def changed(self, timeout: float) -> None:
         """Return after a commit or release, or after `timeout` seconds."""
-        await self.waiters.wait(timeout)
+        await self.waiters.wait(timeout, since=self._seen)
 
     async def forget(self) -> None:
         """Delete the record."""
@@ -89,7 +93,8 @@ class MemorySlot:
 
     async def close(self) -> None:
         """Leave the record; the store keeps it."""
-        self._shared.slots.discard(self)
+        if self in self._shared.slots:
+            self._shared.slots.remove(self)
         self.waiters.wake()
 
     def _wake(self) -> None:

@@ -1,4 +1,4 @@
-"""Tests of the uploader with the fixture `apivideo`, which the pytest plugin of apivideo-auth brings.
+"""Tests of the uploader with the fixture `apivideo` of apivideo-auth's pytest plugin.
 
 pytest examples/tested_service
 """
@@ -22,7 +22,7 @@ def file(tmp_path: Path) -> Path:
 
 
 async def test_an_upload_arrives(apivideo: Emulator, file: Path) -> None:
-    """A file goes up in chunks, with one token."""
+    """A file is uploaded in chunks, with one token."""
     async with TokenManager(apivideo.api_key, base_url=apivideo.url) as tokens, tokens.session() as session:
         video_id = await upload(session, "Holidays", file, chunk=5000)
         async with session.get(f"/videos/{video_id}") as response:
@@ -41,7 +41,7 @@ async def test_an_upload_outlives_its_token(apivideo: Emulator, file: Path) -> N
 
 
 async def test_an_upload_survives_an_outage_of_the_token_endpoint(apivideo: Emulator, file: Path) -> None:
-    """While the token endpoint is down, the token at hand goes on being used."""
+    """While the token endpoint is down, the current token remains in use."""
     async with TokenManager(apivideo.api_key, base_url=apivideo.url) as tokens, tokens.session() as session:
         await tokens.get_token()
         apivideo.inject(Fault(reset="before", times=None))

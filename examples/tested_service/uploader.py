@@ -1,4 +1,4 @@
-"""A piece of a service: makes a video and uploads its file in chunks."""
+"""Part of a service: creates a video and uploads its file in chunks."""
 
 import os
 from pathlib import Path
@@ -6,19 +6,19 @@ from pathlib import Path
 import aiohttp
 
 CHUNK = 5 * 2**20
-"""Bytes; api.video takes chunks from 5 MiB on, but for the last one."""
+"""Bytes. api.video accepts chunks of 5 MiB or more; the last one may be smaller."""
 
 
 async def upload(session: aiohttp.ClientSession, title: str, path: Path, *, chunk: int = CHUNK) -> str:
-    """Upload a file and return the video's id. `session` is one of `TokenManager.session()`.
+    """Upload a file and return the id of its video. `session` comes from `TokenManager.session()`.
 
-    Each chunk is read before it is sent, and sent as bytes, so that a request that meets a revoked token can be sent
-    again in full. The token may be renewed any number of times in between.
+    Each chunk is sent as bytes, so that it can be sent again in full if its token was revoked. The token may be renewed
+    any number of times during the upload.
     """
     async with session.post("/videos", json={"title": title}) as response:
         response.raise_for_status()
         video_id: str = (await response.json())["videoId"]
-    # Read in the event loop: a chunk from a local disk takes a few milliseconds.
+    # Reading blocks the event loop for a few milliseconds per chunk, if the disk is a local one.
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -35,6 +35,6 @@ async def _send(session: aiohttp.ClientSession, video_id: str, name: str, data: 
         "Content-Type: application/octet-stream\r\n\r\n"
     ).encode() + b"%b\r\n--%b--\r\n" % (data, boundary.encode())
     headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Content-Range": content_range}
-    # A payload of bytes can be sent again; aiohttp's own multipart writer cannot.
+    # Bytes can be sent again after a 401.
     async with session.post(f"/videos/{video_id}/source", data=body, headers=headers) as response:
         response.raise_for_status()

@@ -1,4 +1,4 @@
-"""A plain client of the emulator, which checks on every answer what holds for all of them."""
+"""A plain client of the emulator. It checks on every response what holds for all of them."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ REFERENCE = "https://docs.api.video/reference/"
 
 @frozen
 class Reply:
-    """An answer: status, headers, and the JSON document of the body (None without a body)."""
+    """A response: status, headers, and the JSON document of the body (None without a body)."""
 
     status: int
     headers: CIMultiDictProxy[str]
@@ -30,7 +30,7 @@ class Reply:
 
 
 class Client:
-    """Asks one emulator."""
+    """Sends requests to one emulator."""
 
     def __init__(self, server: Emulator, session: aiohttp.ClientSession) -> None:
         self.server = server

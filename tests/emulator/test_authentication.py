@@ -37,7 +37,7 @@ async def test_a_refresh_token_gives_a_token(client: Client) -> None:
 
 
 @pytest.mark.parametrize("body", [{"apiKey": "another"}, {"apiKey": "ä\U0001f511"}, {"apiKey": "made-up"}])
-async def test_a_wrong_api_key_is_refused(client: Client, body: object) -> None:
+async def test_a_wrong_api_key_is_rejected(client: Client, body: object) -> None:
     """Any other API key gets the documented 400."""
     reply = await client.post("/auth/api-key", json=body)
     assert reply.document == {
@@ -49,7 +49,7 @@ async def test_a_wrong_api_key_is_refused(client: Client, body: object) -> None:
     assert reply.status == 400
 
 
-async def test_an_unknown_refresh_token_is_refused(client: Client) -> None:
+async def test_an_unknown_refresh_token_is_rejected(client: Client) -> None:
     """A refresh token that was never issued gets the same 400 as a bad API key."""
     reply = await client.refresh("def502made-up")
     assert (reply.status, reply.slug) == (400, "authentication-invalid-user-credentials")
@@ -58,8 +58,8 @@ async def test_an_unknown_refresh_token_is_refused(client: Client) -> None:
 @pytest.mark.parametrize(
     ("server", "status"), [({"refused_status": status}, status) for status in (400, 401, 403)], indirect=["server"]
 )
-async def test_the_status_of_a_refusal_can_be_chosen(client: Client, status: int) -> None:
-    """`refused_status` is the status of both refusals, in the head and in the body."""
+async def test_the_status_of_a_rejection_can_be_chosen(client: Client, status: int) -> None:
+    """`refused_status` is the status of both rejections, in the status line and in the body."""
     for reply in (await client.post("/auth/api-key", json={"apiKey": "x"}), await client.refresh("x")):
         assert reply.status == reply.document["status"] == status
 
@@ -82,23 +82,23 @@ async def test_the_attribute_is_a_string(client: Client, path: str, name: str, v
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/json; charset=utf-8", "", "x"])
-async def test_json_is_taken_whatever_its_content_type(client: Client, content_type: str) -> None:
-    """The browser uploader posts JSON as text/plain, and it is taken."""
+async def test_json_is_accepted_whatever_its_content_type(client: Client, content_type: str) -> None:
+    """JSON is accepted with any content type: the browser uploader posts it as text/plain."""
     body = json.dumps({"apiKey": client.server.api_key})
     reply = await client.post("/auth/api-key", data=body, headers={"Content-Type": content_type})
     assert reply.status == 200
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)
-async def test_a_form_is_no_payload(client: Client, path: str) -> None:
+async def test_a_form_is_rejected(client: Client, path: str) -> None:
     """A form-encoded body is a 400."""
     reply = await client.post(path, data={"apiKey": client.server.api_key, "refreshToken": "x"})
     assert (reply.status, reply.slug, reply.document["title"]) == (400, "invalid-payload", "The payload is invalid.")
 
 
 @pytest.mark.parametrize("authorization", ["Bearer expired", "Basic !", "nonsense"])
-async def test_the_authorization_and_accept_headers_mean_nothing(client: Client, authorization: str) -> None:
-    """The endpoints answer as always, whatever Authorization and Accept say."""
+async def test_the_authorization_and_accept_headers_are_ignored(client: Client, authorization: str) -> None:
+    """The endpoints ignore Authorization and Accept."""
     headers = {"Authorization": authorization, "Accept": "image/png"}
     reply = await client.post("/auth/api-key", json={"apiKey": client.server.api_key}, headers=headers)
     assert reply.status == 200
@@ -106,13 +106,13 @@ async def test_the_authorization_and_accept_headers_mean_nothing(client: Client,
 
 @pytest.mark.parametrize("path", ENDPOINTS)
 async def test_the_endpoints_have_no_rate_limit(client: Client, path: str) -> None:
-    """No answer of the endpoints has rate-limit headers."""
+    """No response of the endpoints has rate-limit headers."""
     for reply in (await client.authenticate(), await client.post(path, json={}), await client.get(path)):
         assert not [name for name in reply.headers if name.startswith("X-RateLimit")]
 
 
-async def test_the_origin_headers_are_taken(client: Client) -> None:
-    """The headers by which the vendor's clients say what they are change nothing."""
+async def test_the_origin_headers_are_accepted(client: Client) -> None:
+    """The headers in which the vendor's clients name themselves change nothing."""
     headers = {"AV-Origin-Client": "python:1.4.5", "AV-Origin-App": "a:1.2.3", "AV-Origin-Sdk": "b:1"}
     reply = await client.post("/auth/api-key", json={"apiKey": client.server.api_key}, headers=headers)
     assert reply.status == 200

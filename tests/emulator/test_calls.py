@@ -1,4 +1,4 @@
-"""What the emulator remembers, and what it never shows."""
+"""The record of calls, and the absence of secrets in it."""
 
 import asyncio
 import copy
@@ -7,14 +7,13 @@ import logging
 import aiohttp
 import pytest
 
-from apivideo_auth.emulator import Emulator, Fault, _calls
-from apivideo_auth.emulator._calls import Call
+from apivideo_auth.emulator import Call, Emulator, Fault, _calls
 from tests.emulator.client import Client, bearer_of, until
 from tests.support.doubles import ManualClock
 
 
 async def test_each_call_is_recorded(session: aiohttp.ClientSession) -> None:
-    """A call has its moment, method, path without query, status, a word for its outcome, and the token's number."""
+    """A call has its time, method, path without query, status, outcome, and the generation of the token."""
     clock = ManualClock(5.0)
     async with Emulator(clock=clock) as server:
         client = Client(server, session)
@@ -51,8 +50,8 @@ async def test_each_call_is_recorded(session: aiohttp.ClientSession) -> None:
         ]
 
 
-async def test_a_call_is_there_when_its_answer_is(client: Client) -> None:
-    """Who has an answer finds its call; the list is live and may be cleared."""
+async def test_a_call_is_recorded_before_its_response(client: Client) -> None:
+    """A client that has a response finds its call; the list is live and may be cleared."""
     for _ in range(3):
         await client.authenticate()
         assert len(client.server.calls) == 1
@@ -61,7 +60,7 @@ async def test_a_call_is_there_when_its_answer_is(client: Client) -> None:
 
 @pytest.mark.virtual_time
 async def test_the_moment_is_that_of_arrival(client: Client) -> None:
-    """A delayed call is listed when it is answered, with the moment at which it came."""
+    """A delayed call is recorded when it is answered, with the time at which it arrived."""
     client.server.inject(Fault(delay=100))
     before = client.server.clock.monotonic()
     await client.authenticate()
@@ -69,7 +68,7 @@ async def test_the_moment_is_that_of_arrival(client: Client) -> None:
 
 
 async def test_a_hanging_call_is_recorded_at_once(client: Client) -> None:
-    """A request that is never answered is in the list while it hangs."""
+    """A request that is never answered is recorded while it hangs."""
     client.server.inject(Fault(hang=True))
     request = asyncio.create_task(client.authenticate())
     await until(lambda: client.server.calls)
@@ -77,18 +76,20 @@ async def test_a_hanging_call_is_recorded_at_once(client: Client) -> None:
     request.cancel()
 
 
-async def test_a_client_that_breaks_off_is_recorded(client: Client) -> None:
-    """A request whose body never came in full is `abandoned`, and had no effect."""
-    address = client.server.url.removeprefix("http://").split(":")
-    _, writer = await asyncio.open_connection(*address)
-    writer.write(b"POST /auth/api-key HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-    await writer.drain()
-    await client.get("/nope")
+@pytest.mark.parametrize("upload", [False, True])
+async def test_a_client_that_disconnects_is_recorded(client: Client, upload: bool) -> None:
+    """A request whose body never arrived in full is `abandoned`, and has no effect."""
+    path = f"/videos/{await client.video()}/source" if upload else "/auth/api-key"
+    headers = f"Authorization: {client.basic}\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 100"
+    client.server.calls.clear()
+    _, writer = await asyncio.open_connection(*client.server.url.removeprefix("http://").split(":"))
+    writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n--b\r\n".encode())
+    await until(lambda: client.server._service.running)
     writer.close()
     await writer.wait_closed()
-    await until(lambda: len(client.server.calls) == 2)
-    call = client.server.calls[1]
-    assert (call.path, call.status, call.outcome) == ("/auth/api-key", None, "abandoned")
+    await until(lambda: client.server.calls)
+    (call,) = client.server.calls
+    assert (call.path, call.status, call.outcome) == (path, None, "abandoned")
 
 
 async def test_the_oldest_calls_are_forgotten(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +101,7 @@ async def test_the_oldest_calls_are_forgotten(client: Client, monkeypatch: pytes
 
 
 async def test_no_secret_is_shown(client: Client, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither key nor tokens are in the calls, the logs, or the text of the emulator and what it is made of."""
+    """Neither key nor tokens are in the calls, the logs, or the `repr` of the emulator and its parts."""
     caplog.set_level(logging.DEBUG)
     server = client.server
     first = await client.authenticate()
@@ -116,7 +117,7 @@ async def test_no_secret_is_shown(client: Client, caplog: pytest.LogCaptureFixtu
     server.inject(Fault(reset="after"))
     with pytest.raises(aiohttp.ClientError):
         await client.authenticate()
-    shown = [repr(server.calls), repr(server), caplog.text, repr(server._ledger), repr(server._faults)]
+    shown = [repr(server.calls), repr(server), caplog.text, repr(server._tokens), repr(server._faults)]
     for text in shown:
         for secret in [server.api_key, *tokens, client.basic]:
             assert secret not in text

@@ -1,23 +1,22 @@
-"""What an emulator is made with, and its public names."""
+"""The arguments of an emulator, and the public names."""
 
 from typing import Any
 
 import pytest
 
 import apivideo_auth.emulator
-from apivideo_auth.emulator import Emulator
+from apivideo_auth.emulator import Emulator, RateLimits
 from apivideo_auth.emulator._emulator import DEFAULT_API_KEY
-from apivideo_auth.emulator._limits import RateLimits
 from tests.support.doubles import ManualClock
 
 
-def test_the_public_names_are_two() -> None:
-    """`apivideo_auth.emulator` offers the emulator and its faults."""
-    assert apivideo_auth.emulator.__all__ == ["Emulator", "Fault"]
+def test_the_public_names() -> None:
+    """`apivideo_auth.emulator` exports the emulator and the types of its arguments and records."""
+    assert apivideo_auth.emulator.__all__ == ["Call", "Emulator", "Fault", "RateLimits"]
 
 
 def test_the_default_key_is_made_up_and_says_so() -> None:
-    """An emulator that is given no key takes a fixed one that nobody takes for real."""
+    """By default an emulator accepts a fixed API key that is clearly made up."""
     assert Emulator().api_key == DEFAULT_API_KEY == "made-up-api-key-of-the-emulator"
 
 
@@ -64,14 +63,14 @@ def test_a_wrong_argument_is_an_error_at_once(name: str, value: Any, error: type
         assert str(value) not in str(caught.value)
 
 
-def test_arguments_have_names() -> None:
-    """Nothing is given by position."""
+def test_arguments_are_keyword_only() -> None:
+    """A positional argument is a `TypeError`."""
     with pytest.raises(TypeError, match="positional"):
         Emulator("key")
 
 
-def test_right_arguments_are_taken() -> None:
-    """Each argument has values that are right, and an emulator may be made where no event loop runs."""
+def test_valid_arguments_are_accepted() -> None:
+    """Each argument accepts its valid values, and an emulator may be created without a running event loop."""
     Emulator(
         api_key="made up: ä",
         host="localhost",

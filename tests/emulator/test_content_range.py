@@ -2,27 +2,27 @@
 
 import pytest
 
-from apivideo_auth.emulator._content_range import Part, Span, parse_content_range
-from apivideo_auth.emulator._problems import Problem
+from apivideo_auth.emulator._responses import Problem
+from apivideo_auth.emulator._uploads import Place, parse_content_range
 
 
 @pytest.mark.parametrize(
     ("header", "place"),
     [
         (None, None),
-        ("part 1/1", Part(1, 1)),
-        ("part 2/3", Part(2, 3)),
-        ("part 7/*", Part(7, None)),
-        ("Part  3 / 4 ", Part(3, 4)),
-        ("part 0/0", Part(0, 0)),
-        ("bytes 0-99/250", Span(0, 99, 250)),
-        ("bytes 5-5/*", Span(5, 5, None)),
-        ("BYTES 0 - 1 / 2", Span(0, 1, 2)),
-        ("bytes 9-1/0", Span(9, 1, 0)),
+        ("part 1/1", Place("part", 0, 0, 1)),
+        ("part 2/3", Place("part", 1, 1, 3)),
+        ("part 7/*", Place("part", 6, 6, None)),
+        ("Part  3 / 4 ", Place("part", 2, 2, 4)),
+        ("part 0/0", Place("part", -1, -1, 0)),
+        ("bytes 0-99/250", Place("bytes", 0, 99, 250)),
+        ("bytes 5-5/*", Place("bytes", 5, 5, None)),
+        ("BYTES 0 - 1 / 2", Place("bytes", 0, 1, 2)),
+        ("bytes 9-1/0", Place("bytes", 9, 1, 0)),
     ],
 )
 def test_both_forms_are_read(header: str | None, place: object) -> None:
-    """`part N/M` and `bytes A-B/TOTAL`, either with `*` for the total, or nothing at all."""
+    """`part N/M` counts from 1 and `bytes A-B/TOTAL` from 0; either may have `*` for the total."""
     assert parse_content_range(header) == place
 
 
@@ -51,12 +51,7 @@ def test_both_forms_are_read(header: str | None, place: object) -> None:
     ],
 )
 def test_anything_else_is_malformed(header: str) -> None:
-    """What is neither form is the 400 for a malformed Content-Range."""
+    """Any other text is the 400 for a malformed Content-Range."""
     with pytest.raises(Problem) as caught:
         parse_content_range(header)
     assert (caught.value.status, caught.value.slug) == (400, "video-content-range-malformed")
-
-
-def test_a_span_knows_its_size() -> None:
-    """Both ends are inclusive."""
-    assert Span(10, 19, None).size == 10

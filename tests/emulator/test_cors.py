@@ -1,4 +1,4 @@
-"""What a browser is told."""
+"""CORS: what a browser needs."""
 
 import pytest
 
@@ -23,16 +23,16 @@ async def test_a_preflight_is_answered(client: Client, path: str) -> None:
 
 
 @pytest.mark.parametrize("requested", [None, "", ",,", "a b", "x" * 5000, "\xe4", "a,\xe4"])
-async def test_names_that_are_none_are_not_repeated(client: Client, requested: str | None) -> None:
-    """What is no name of a header is left out."""
+async def test_invalid_header_names_are_not_repeated(client: Client, requested: str | None) -> None:
+    """Only valid header names are repeated."""
     headers = {} if requested is None else {"Access-Control-Request-Headers": requested}
     reply = await client.ask("OPTIONS", "/videos", headers=headers)
     assert reply.status == 204
     assert len(reply.headers["Access-Control-Allow-Headers"]) < 200
 
 
-async def test_answers_can_be_read_by_a_page(client: Client) -> None:
-    """Every answer allows any origin, errors and faults too, and exposes the rate-limit headers."""
+async def test_responses_can_be_read_by_a_page(client: Client) -> None:
+    """Every response allows any origin, errors and faults too, and exposes the rate-limit headers."""
     client.server.inject(Fault(status=503), Fault(malformed=True, on="/videos"), Fault(oversized=10))
     replies = [await client.authenticate(), await client.authenticate(), await client.get("/nope")]
     assert [reply.status for reply in replies] == [503, 200, 404]

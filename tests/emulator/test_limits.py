@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apivideo_auth.emulator import Emulator
-from apivideo_auth.emulator._limits import RateLimiter, RateLimits
+from apivideo_auth.emulator import Emulator, RateLimits
+from apivideo_auth.emulator._limits import RateLimiter
 from tests.emulator.client import Client, Reply
 from tests.emulator.properties import repeatable
 from tests.support.doubles import ManualClock
@@ -28,8 +28,8 @@ def test_the_limits_have_names(name: str, numbers: tuple[int, int, int]) -> None
     assert limits is getattr(RateLimits, name.upper())
 
 
-def test_other_names_are_refused() -> None:
-    """A name that is none is a `ValueError` that lists those that are; no string at all is a `TypeError`."""
+def test_other_names_are_rejected() -> None:
+    """An unknown name is a `ValueError` that lists the known ones; another type is a `TypeError`."""
     with pytest.raises(ValueError, match="one of none, sandbox, production"):
         RateLimits.named("free")
     with pytest.raises(TypeError, match="must be a str"):
@@ -39,7 +39,7 @@ def test_other_names_are_refused() -> None:
 @pytest.mark.parametrize(("value", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)])
 @pytest.mark.parametrize("name", ["uploads", "writes", "reads"])
 def test_limits_are_numbers_from_one(name: str, value: object, error: type[Exception]) -> None:
-    """Limits of one's own are checked when they are made."""
+    """Custom limits are checked at construction."""
     with pytest.raises(error, match=name):
         RateLimits(**{"uploads": 1, "writes": 1, "reads": 1, name: value})
 
@@ -73,8 +73,8 @@ def test_kinds_are_counted_apart() -> None:
     assert not limiter.admit("uploads", 0.0)
 
 
-async def test_every_resource_answer_has_the_headers(client: Client) -> None:
-    """Also without limits, and on errors, the answers of resources have the three headers as integers."""
+async def test_every_resource_response_has_the_headers(client: Client) -> None:
+    """All responses of resources have the three headers as integers, also without limits and on errors."""
     token = await client.bearer()
     replies = [
         await client.get("/videos", token),
@@ -92,7 +92,7 @@ async def test_every_resource_answer_has_the_headers(client: Client) -> None:
 
 
 async def test_beyond_the_limit_there_is_a_429(session: object) -> None:
-    """The request after the last one is answered 429 and when to come back; then it is as before."""
+    """A request over the limit is answered 429 with the time to wait; after it requests are served again."""
     clock = ManualClock(0.0)
     async with Emulator(limits=RateLimits(uploads=1, writes=1, reads=3), clock=clock) as server:
         client = Client(server, session)

@@ -1,12 +1,12 @@
-"""The ways in which tokens end one another: each is one that the real service may have."""
+"""How tokens revoke each other. Each way may be that of the real service."""
 
 import pytest
 
 from tests.emulator.client import Client, bearer_of
 
 
-async def test_a_refresh_token_is_taken_once(client: Client) -> None:
-    """The second use of a refresh token is refused, and harms neither of the tokens that came of the first."""
+async def test_a_refresh_token_is_accepted_once(client: Client) -> None:
+    """The second use of a refresh token is rejected; the tokens issued by the first use stay valid."""
     first = await client.authenticate()
     second = await client.refresh(first.document["refresh_token"])
     again = await client.refresh(first.document["refresh_token"])
@@ -17,7 +17,7 @@ async def test_a_refresh_token_is_taken_once(client: Client) -> None:
 
 @pytest.mark.parametrize("server", [{"single_use": False}], indirect=True)
 async def test_a_refresh_token_can_be_reusable(client: Client) -> None:
-    """Without `single_use` a refresh token is taken again and again, and still comes with a new one each time."""
+    """Without `single_use` a refresh token is accepted repeatedly, and a new one is issued each time."""
     first = await client.authenticate()
     replies = [await client.refresh(first.document["refresh_token"]) for _ in range(3)]
     assert [reply.status for reply in replies] == [200, 200, 200]
@@ -59,8 +59,8 @@ async def test_authenticating_can_invalidate_the_refresh_tokens(client: Client) 
 
 
 @pytest.mark.parametrize("server", [{"authenticate_invalidates": True}], indirect=True)
-async def test_a_refused_api_key_ends_nothing(client: Client) -> None:
-    """Who does not know the key cannot end other people's tokens by asking."""
+async def test_a_rejected_api_key_invalidates_nothing(client: Client) -> None:
+    """A wrong API key invalidates no refresh token."""
     first = await client.authenticate()
     await client.post("/auth/api-key", json={"apiKey": "another"})
     assert (await client.refresh(first.document["refresh_token"])).status == 200

@@ -3,20 +3,23 @@
 import asyncio
 import os
 import sys
+import time
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from apivideo_auth.emulator import Emulator
-from tests.support.doubles import ManualClock
+from tests.emulator.client import until
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     apivideo = pytest.importorskip("apivideo", reason="the vendor's client is not installed")
+    from apivideo import auth_api_client
     from apivideo.apis import VideosApi
     from apivideo.auth_api_client import AuthenticatedApiClient
     from apivideo.exceptions import ApiException
@@ -29,9 +32,18 @@ pytestmark = [
 MEBIBYTE = 2**20
 
 
+@pytest.fixture(autouse=True)
+def client_time(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The client's clock, which stands still until a test moves it. Its polling thread hardly sleeps."""
+    clock = SimpleNamespace(now=0.0)
+    stand_in = SimpleNamespace(time=lambda: clock.now, sleep=lambda _seconds: time.sleep(0.001))
+    monkeypatch.setattr(auth_api_client, "time", stand_in)
+    return clock
+
+
 @asynccontextmanager
 async def connected(server: Emulator) -> AsyncIterator[Any]:
-    """Give a client of the vendor's that is connected to the emulator; it blocks, so it lives in threads."""
+    """Provide the vendor's client, connected to the emulator. It blocks, so it runs in threads."""
     client = AuthenticatedApiClient(server.api_key)
     client.configuration.host = server.url
     await asyncio.to_thread(client.__enter__)
@@ -59,7 +71,7 @@ async def test_it_connects_lists_and_creates() -> None:
 
 @pytest.mark.parametrize(("size", "calls"), [(1000, 1), (11 * MEBIBYTE, 3)])
 async def test_it_uploads_in_one_and_in_several_chunks(tmp_path: Path, size: int, calls: int) -> None:
-    """A small file goes up as one part, a larger one in chunks, and every answer is understood."""
+    """A small file is uploaded as one part, a larger one in chunks."""
     path = tmp_path / "holidays.mp4"
     path.write_bytes(b"x" * size)
 
@@ -80,25 +92,28 @@ async def test_it_uploads_in_one_and_in_several_chunks(tmp_path: Path, size: int
     assert uploads[calls] == 400
 
 
-async def test_it_outlives_its_token() -> None:
-    """Its refresh thread buys a new pair, and goes on working after the first token has expired."""
-    clock = ManualClock()
-    async with Emulator(ttl=11, clock=clock) as server, connected(server) as client:
+async def test_it_outlives_its_token(client_time: SimpleNamespace) -> None:
+    """Its refresh thread gets new tokens, and it goes on working after the first token has expired."""
+    async with Emulator() as server, connected(server) as client:
         videos = VideosApi(client)
         await asyncio.to_thread(videos.list)
-        # It refreshes ten seconds before the end, so a second after it has connected.
-        async with asyncio.timeout(30):
-            clock.now += 6
-            while ("/auth/refresh", 200) not in endpoints(server):
-                await asyncio.to_thread(videos.list)
-        clock.now += 6
+        first = client._access_token
+        server.advance(1800)
+        # It refreshes ten seconds before the end.
+        client_time.now = 3591.0
+        await until(lambda: client._access_token != first)
+        server.advance(1800)
         await asyncio.to_thread(videos.list)
-    assert ("/auth/refresh", 400) not in endpoints(server)
-    assert {status for path, status in endpoints(server) if path == "/videos"} == {200}
+        assert endpoints(server) == [
+            ("/auth/api-key", 200),
+            ("/videos", 200),
+            ("/auth/refresh", 200),
+            ("/videos", 200),
+        ]
 
 
-async def test_it_understands_refusals() -> None:
-    """A wrong key and an unknown video are its own exceptions, with the documented bodies."""
+async def test_it_understands_errors() -> None:
+    """A wrong key and an unknown video raise its own exceptions."""
     async with Emulator() as server:
         client = AuthenticatedApiClient("made-up-wrong-key")
         client.configuration.host = server.url

@@ -21,7 +21,7 @@ FULL = {
 
 
 async def test_a_created_video_is_answered(client: Client) -> None:
-    """`POST /videos` answers 201 and the video, with what was said of it."""
+    """`POST /videos` answers 201 and the video, with the attributes that were sent."""
     reply = await client.post("/videos", client.basic, json=FULL)
     assert reply.status == 201
     assert {name: reply.document[name] for name in FULL} == FULL
@@ -143,8 +143,8 @@ async def test_the_list_comes_in_pages(client: Client) -> None:
 
 @pytest.mark.parametrize("name", ["currentPage", "pageSize"])
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "x", "", "%00", "%F0", "٣", "1e2", "9" * 5000, "+1", "%201"])
-async def test_a_bad_page_is_refused(client: Client, name: str, value: str) -> None:
-    """What is no page number is a 400 that names the parameter."""
+async def test_an_invalid_page_is_rejected(client: Client, name: str, value: str) -> None:
+    """An invalid value is a 400 that names the parameter."""
     reply = await client.get(f"/videos?{name}={value}", client.basic)
     assert (reply.status, reply.slug, reply.document["name"]) == (400, "invalid-attribute", name)
 

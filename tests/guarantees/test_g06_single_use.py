@@ -28,13 +28,12 @@ pytestmark = pytest.mark.virtual_time
         (RateLimitedError("made-up limit", status=429), "refresh"),
         (AuthConnectionError("made-up: the answer was lost"), "api-key"),
         (AuthResponseError("made-up", status=500), "api-key"),
-        (AuthResponseError("made-up", status=404), "api-key"),
         (InvalidResponseError("made-up", status=200), "api-key"),
         (CredentialsRejectedError("made-up", status=400), "api-key"),
         (RuntimeError("made-up bug"), "api-key"),
         (TimeoutError(), "api-key"),
     ],
-    ids=["refused", "429", "lost", "500", "404", "malformed", "credentials", "bug", "timeout"],
+    ids=["refused", "429", "lost", "500", "malformed", "credentials", "bug", "timeout"],
 )
 async def test_g06_what_follows_a_failed_refresh(
     clock: LoopClock, service: Service, failure: Exception, next_endpoint: str

@@ -61,8 +61,8 @@ SECRET = "made-up-secret-0123456789"
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_g09_reprs_are_masked_and_pickles_refused(value: object) -> None:
-    """What holds a secret does not show it in repr, str of a container or format, and cannot be pickled."""
+def test_g09_reprs_are_masked_and_pickling_fails(value: object) -> None:
+    """Objects that hold a secret do not show it in repr, str or format, and cannot be pickled."""
     assert SECRET not in repr(value)
     assert SECRET not in f"{[value]} {value!r}"
     if not isinstance(value, Secret | SecretBytes):
@@ -73,7 +73,7 @@ def test_g09_reprs_are_masked_and_pickles_refused(value: object) -> None:
 
 
 def test_g09_a_secret_is_a_string_for_all_else() -> None:
-    """A masked string is sent, formatted, compared and copied as what it is."""
+    """A masked string can be sent, formatted, compared and copied like any string."""
     secret = Secret(SECRET)
     assert secret == SECRET
     assert f"{secret}" == str(secret) == SECRET
@@ -84,7 +84,7 @@ def test_g09_a_secret_is_a_string_for_all_else() -> None:
 
 
 def test_g09_a_token_says_generation_expiry_and_fingerprint() -> None:
-    """A token's repr tells tokens apart without showing them."""
+    """A token's repr identifies the token without showing it."""
     one, other = Token(SECRET, FAR, 3), Token(SECRET + "x", FAR, 3)
     assert str(one) == repr(one)
     assert "generation=3" in repr(one)
@@ -105,7 +105,7 @@ def test_g09_a_token_says_generation_expiry_and_fingerprint() -> None:
     ],
 )
 def test_g09_a_token_of_ones_own_is_checked(args: tuple, error: type[Exception]) -> None:
-    """Stand-ins can make tokens; what cannot be one is refused without being shown."""
+    """Stand-ins can make tokens; an invalid value is an error that does not show it."""
     with pytest.raises(error) as caught:
         Token(*args)
     assert SECRET not in str(caught.value)
@@ -144,7 +144,7 @@ def test_g09_errors_survive_pickling_with_their_data(error: AuthError) -> None:
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 429, 500])
 async def test_g09_an_endpoint_that_echoes_the_key_leaks_nothing(mocked: aioresponses, status: int) -> None:
-    """Whatever an endpoint writes into its answer, the error's text, chain and captured locals show no secret."""
+    """Whatever an endpoint puts into its response, the error's text, chain and captured locals show no secret."""
     body = {
         "title": f"no such key {SECRET}",
         "type": SECRET,
@@ -167,7 +167,7 @@ async def test_g09_an_endpoint_that_echoes_the_key_leaks_nothing(mocked: aioresp
 
 
 async def test_g09_request_info_shows_no_token() -> None:
-    """After the request, neither the response nor an exception made of it has the header any more."""
+    """After the request, neither the response nor an exception made from it has the header."""
 
     async def handle(_request: web.Request) -> web.Response:
         return web.Response(status=404)
@@ -190,7 +190,7 @@ async def test_g09_request_info_shows_no_token() -> None:
 async def test_g09_logs_events_and_status_show_no_secret(
     clock: LoopClock, service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A manager's life with failures, and a receiver that fails, writes no secret anywhere."""
+    """A manager with failures and a failing event handler writes no secret anywhere."""
     caplog.set_level(logging.DEBUG)
     seen: list[str] = []
 
@@ -203,7 +203,7 @@ async def test_g09_logs_events_and_status_show_no_secret(
         service.answers.extend([AuthConnectionError("made-up outage"), None, None])
         await asyncio.sleep(7200)
         seen.append(repr(tokens.status()) + repr(tokens))
-    assert "a receiver of TokenRenewed failed" in caplog.text
+    assert "an event handler failed on TokenRenewed" in caplog.text
     for text in (caplog.text, *seen):
         assert not any(secret in text for secret in (SECRET, "made-up-access", "made-up-refresh"))
     assert len(seen) > 3
@@ -238,14 +238,14 @@ def shown_by(make: object) -> str:
     ids=range(11),
 )
 def test_g09_a_failed_construction_shows_no_secret(make: object) -> None:
-    """A report with captured locals of a construction that failed shows no secret, and can be made at all."""
+    """A traceback with captured locals of a failed construction can be made and shows no secret."""
     shown = shown_by(make)
     assert "apivideo_auth" in shown
     assert SECRET not in shown
 
 
-async def test_g09_a_stand_ins_error_is_scrubbed() -> None:
-    """A stand-in that writes the key into its error shows it to nobody."""
+async def test_g09_a_stand_ins_error_is_masked() -> None:
+    """The API key in the text of a stand-in's error is masked."""
 
     class Leaky(Service):
         async def authenticate(self, payload: AuthenticatePayload) -> AccessToken:
@@ -266,8 +266,8 @@ LONG = "made-up-" + "0123456789abcdef" * 20
 async def test_g09_an_echo_is_masked_before_it_is_cut(
     mocked: aioresponses, status: int, before: str, length: int
 ) -> None:
-    """A response that repeats the secret, or 16 or more characters of its beginning, shows none of it wherever texts
-    are cut, for the API key and the refresh token alike.
+    """If a response repeats the API key or the refresh token, or its first 16 or more characters, the error shows none
+    of it, wherever its texts are cut.
     """
     body = dict.fromkeys(("title", "type", "name"), before + LONG[:length] + "\x00")
     for path in ("api-key", "refresh"):

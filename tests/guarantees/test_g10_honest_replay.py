@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import io
+import logging
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.support.sources import Source
 
 
 class Server:
-    """Accepts the tokens named, and notes what each request brought."""
+    """Accepts these tokens, and records the header and body of each request."""
 
     def __init__(self, *accepted: str, body: bytes = b'{"title": "made-up"}') -> None:
         self.accepted = {f"Bearer {token}" for token in accepted}
@@ -35,7 +36,7 @@ class Server:
 
 
 async def test_g10_a_401_is_replayed_once_with_another_token() -> None:
-    """The caller sees the answer to the second request, which carried a newer token."""
+    """The caller gets the response to the second request, which had a newer token."""
     server, told = Server("made-up-access-2"), []
     async with serving(server) as url:
         bearer = BearerAuth(Source(url), on_event=told.append)
@@ -68,7 +69,7 @@ async def test_g10_a_second_401_is_final() -> None:
 
 
 async def test_g10_without_another_token_the_401_comes_back() -> None:
-    """If no other token can be had, the 401 comes back readable, and its connection is free again."""
+    """If no other token is available, the 401 comes back readable, and its connection is free."""
     server, told = Server(), []
     async with serving(server) as url:
         bearer = BearerAuth(Source(url, fresh=0), on_event=told.append)
@@ -79,7 +80,7 @@ async def test_g10_without_another_token_the_401_comes_back() -> None:
                 assert response.status == 401
                 assert await response.json(content_type=None) == {"title": "made-up"}
     assert len(server.requests) == 2
-    assert told == [TokenRejected(generation=1, replayed=False, why_not="no_token")] * 2
+    assert told == [TokenRejected(generation=1, replayed=False, why_not="no_token", cause="no other yet")] * 2
 
 
 BODY = bytes(range(256)) * 250
@@ -150,10 +151,17 @@ async def generator() -> AsyncIterator[bytes]:
     yield b"stream"
 
 
-def multipart() -> aiohttp.MultipartWriter:
-    writer = aiohttp.MultipartWriter()
-    writer.append("made-up part")
+def multipart(*parts: object) -> aiohttp.MultipartWriter:
+    writer = aiohttp.MultipartWriter("form-data")
+    for part in ("made-up part", b"bytes" * 1000, *parts):
+        writer.append(part)
     return writer
+
+
+def upload(video: object) -> aiohttp.FormData:
+    form = aiohttp.FormData({"videoId": "vi-made-up"})
+    form.add_field("file", video, filename="made-up.mp4", content_type="video/mp4")
+    return form
 
 
 @pytest.mark.parametrize(
@@ -168,12 +176,39 @@ def multipart() -> aiohttp.MultipartWriter:
         ({"data": b"bytes", "chunked": True}, True),
         ({"data": generator}, False),
         ({"data": lambda: io.BytesIO(b"file")}, False),
-        ({"data": multipart}, False),
+        ({"data": multipart}, True),
+        ({"data": lambda: upload(bytes(range(256)) * 4000)}, True),
+        ({"data": lambda: upload(b"video"), "expect100": True}, True),
+        ({"data": lambda: upload(b"video"), "compress": True}, True),
+        ({"data": lambda: upload(io.BytesIO(b"video"))}, False),
+        ({"data": lambda: multipart(io.TextIOWrapper(io.BytesIO(b"text")))}, False),
+        ({"data": lambda: multipart(generator())}, False),
+        ({"data": lambda: multipart(multipart(io.BytesIO(b"file")))}, False),
     ],
-    ids=["none", "bytes", "text", "json", "form", "compressed", "chunked", "generator", "file", "multipart"],
+    ids=[
+        "none",
+        "bytes",
+        "text",
+        "json",
+        "form",
+        "compressed",
+        "chunked",
+        "generator",
+        "file",
+        "multipart",
+        "upload",
+        "upload-expect",
+        "upload-compressed",
+        "upload-file",
+        "multipart-text-file",
+        "multipart-generator",
+        "multipart-nested",
+    ],
 )
 async def test_g10_only_what_goes_out_in_full_is_sent_again(kwargs: dict, *, replayed: bool) -> None:
-    """Bodies of bytes are sent again in full; of any other the 401 comes back, and the token is reported anyhow."""
+    """Bodies of bytes, multipart ones too, are sent again byte for byte; with any other the 401 comes back, and the
+    token is reported all the same.
+    """
     server = Server("made-up-access-2")
     kwargs = {name: value() if callable(value) else value for name, value in kwargs.items()}
     async with serving(server) as url:
@@ -316,3 +351,22 @@ async def test_g10_a_websocket_is_authenticated() -> None:
         ):
             pass
     assert seen == ["Bearer made-up-access-1", "Bearer made-up-access-2"]
+
+
+async def test_g10_a_401_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A 401 that is not replayed is a warning with the cause, a replayed one a debug message; both as in the event."""
+    caplog.set_level(logging.DEBUG, "apivideo_auth")
+    told: list[TokenRejected] = []
+    async with serving(Server("made-up-access-2")) as url:
+        for fresh, data in ((1, b"bytes"), (1, io.BytesIO(b"file")), (0, b"bytes")):
+            bearer = BearerAuth(Source(url, fresh=fresh), on_event=told.append)
+            async with aiohttp.ClientSession(url, middlewares=(bearer,)) as session, session.post("/", data=data):
+                pass
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("DEBUG", told[0].message),
+        ("WARNING", told[1].message),
+        ("WARNING", told[2].message),
+    ]
+    assert "sent again with another token" in told[0].message
+    assert "its body cannot be sent twice" in told[1].message
+    assert "not sent again: no other yet" in told[2].message

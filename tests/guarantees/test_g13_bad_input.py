@@ -1,4 +1,4 @@
-"""G13: whatever the endpoints answer, one typed error comes of it, and the manager is as it was."""
+"""G13: whatever the endpoints send, the caller gets one typed error, and the manager stays as it was."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ GOOD = {
     "refresh_token": "made-up-refresh",
 }
 
-BAD_ANSWERS = {
+BAD_RESPONSES = {
     "empty": b"",
     "html": b"<html>made-up</html>",
     "truncated": b'{"access_token": "made-up',
@@ -38,7 +38,7 @@ BAD_ANSWERS = {
 
 
 class Server:
-    """Answers one good token, and then what a test puts there."""
+    """Sends a good token until a test sets a bad response."""
 
     def __init__(self) -> None:
         self.bad: bytes | None = None
@@ -50,11 +50,11 @@ class Server:
         return web.Response(body=body, content_type="application/json")
 
 
-@pytest.mark.parametrize("name", BAD_ANSWERS)
-async def test_g13_a_bad_answer_is_one_typed_error_at_the_start(name: str) -> None:
-    """Who has no token gets InvalidResponseError, which shows nothing of the answer."""
+@pytest.mark.parametrize("name", BAD_RESPONSES)
+async def test_g13_a_bad_response_is_one_typed_error_at_the_start(name: str) -> None:
+    """Without a token the caller gets InvalidResponseError, which shows nothing of the response."""
     server = Server()
-    server.bad = BAD_ANSWERS[name]
+    server.bad = BAD_RESPONSES[name]
     async with (
         serving(server) as url,
         TokenManager(API_KEY, base_url=url, policy=RefreshPolicy(deadline=0)) as tokens,
@@ -66,13 +66,13 @@ async def test_g13_a_bad_answer_is_one_typed_error_at_the_start(name: str) -> No
 
 
 @pytest.mark.virtual_time
-@pytest.mark.parametrize("name", BAD_ANSWERS)
-async def test_g13_a_bad_answer_leaves_the_current_token(name: str) -> None:
-    """Who has a token goes on being served it, and the manager recovers by the API key."""
+@pytest.mark.parametrize("name", BAD_RESPONSES)
+async def test_g13_a_bad_response_leaves_the_current_token(name: str) -> None:
+    """Callers keep getting the current token, and the manager recovers with the API key."""
     server = Server()
     async with serving(server) as url, TokenManager(API_KEY, base_url=url, clock=LoopClock()) as tokens:
         token = await tokens.get_token()
-        server.bad = BAD_ANSWERS[name]
+        server.bad = BAD_RESPONSES[name]
         await asyncio.sleep(2890)
         assert server.calls >= 2
         assert await tokens.get_token() is token
@@ -98,7 +98,7 @@ async def test_g13_every_status_is_one_typed_error(status: int) -> None:
     assert caught.value.status == status
 
 
-async def test_g13_an_assumed_lifetime_is_said_in_the_event() -> None:
+async def test_g13_an_assumed_lifetime_is_marked_in_the_event() -> None:
     """Without expires_in the documented 3,600 seconds are assumed, and the event says so."""
     server, told = Server(), []
     server.bad = json.dumps({"access_token": "made-up-access"}).encode()

@@ -1,4 +1,4 @@
-"""AuthenticationApi: with mocked answers, and against real servers where the network matters."""
+"""AuthenticationApi: with mocked responses, and against real servers where the network matters."""
 
 import asyncio
 import gc
@@ -38,7 +38,7 @@ KEY = AuthenticatePayload(API_KEY)
 
 
 async def test_both_endpoints_answer_a_token(mocked: aioresponses) -> None:
-    """Each endpoint is called with its wire name, and what it answers is an AccessToken."""
+    """Each endpoint gets its own path and body, and its response is an AccessToken."""
     mocked.post(f"{SANDBOX}/auth/api-key", payload=ANSWER)
     mocked.post(f"{SANDBOX}/auth/refresh", payload=ANSWER)
     async with AuthenticationApi(SANDBOX) as api:
@@ -69,10 +69,10 @@ async def test_both_endpoints_answer_a_token(mocked: aioresponses) -> None:
         (200, {}, InvalidResponseError),
     ],
 )
-async def test_an_answer_that_is_no_token_is_a_typed_error(
+async def test_a_response_without_a_token_is_a_typed_error(
     mocked: aioresponses, status: int, headers: dict[str, str], error: type[AuthResponseError]
 ) -> None:
-    """Each class of answer raises its own error with the status, type and title as data."""
+    """Each kind of response raises its own error, with the status, type and title as attributes."""
     payload = {
         "type": "https://docs.api.video/reference/made-up",
         "title": "Made up.",
@@ -103,8 +103,8 @@ async def test_an_answer_that_is_no_token_is_a_typed_error(
     ],
     ids=lambda value: type(value).__name__,
 )
-async def test_no_answer_is_a_connection_error(mocked: aioresponses, exception: Exception, *, sent: bool) -> None:
-    """The error says whether the request may have reached the server, and chains nothing."""
+async def test_no_response_is_a_connection_error(mocked: aioresponses, exception: Exception, *, sent: bool) -> None:
+    """The error says whether the request may have reached the server, and has no chained exception."""
     mocked.post(f"{SANDBOX}/auth/api-key", exception=exception)
     async with AuthenticationApi(SANDBOX) as api:
         with pytest.raises(AuthConnectionError) as caught:
@@ -116,7 +116,7 @@ async def test_no_answer_is_a_connection_error(mocked: aioresponses, exception: 
 
 
 async def test_a_refused_connection_was_not_sent() -> None:
-    """Where nobody listens, the error says that nothing was sent."""
+    """If no server listens, the error says that nothing was sent."""
     async with serving(lambda request: None) as url:
         gone = url
     async with AuthenticationApi(gone) as api:
@@ -279,7 +279,7 @@ async def test_a_wrong_address_is_not_worth_a_retry(mocked: aioresponses, status
 
 
 async def raw_server(answer: bytes, *, then_hang: bool = False) -> tuple[asyncio.Server, str]:
-    """Serve these bytes to whoever connects."""
+    """Send these bytes to every client."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -311,7 +311,7 @@ async def raw_server(answer: bytes, *, then_hang: bool = False) -> tuple[asyncio
     ids=["nothing", "no-http", "cut", "cut-chunk", "long-header", "large", "no-content"],
 )
 async def test_bytes_of_any_kind_are_a_typed_error(answer: bytes, error: type[Exception]) -> None:
-    """Whatever a server writes, valid HTTP or not, one typed error comes of it."""
+    """Whatever a server writes, valid HTTP or not, the caller gets one typed error."""
     server, url = await raw_server(answer)
     async with server, AuthenticationApi(url) as api:
         with pytest.raises(error) as caught:
@@ -319,8 +319,8 @@ async def test_bytes_of_any_kind_are_a_typed_error(answer: bytes, error: type[Ex
         assert type(caught.value) is error
 
 
-async def test_an_endless_answer_is_cut_off() -> None:
-    """Of an answer that never ends 64 KiB are read."""
+async def test_an_endless_response_is_cut_off() -> None:
+    """At most 64 KiB of a response are read, even if it never ends."""
     written = 0
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -343,7 +343,7 @@ async def test_an_endless_answer_is_cut_off() -> None:
 
 @pytest.mark.virtual_time
 async def test_a_server_that_hangs_is_timed_out() -> None:
-    """One call takes at most attempt_timeout, whole."""
+    """One call takes at most attempt_timeout as a whole."""
     server, url = await raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", then_hang=True)
     loop = asyncio.get_running_loop()
     async with server, AuthenticationApi(url, attempt_timeout=7) as api:
@@ -354,7 +354,7 @@ async def test_a_server_that_hangs_is_timed_out() -> None:
 
 
 async def test_tls_is_verified() -> None:
-    """A certificate that nobody vouches for is a connection error before anything is sent; a known one works."""
+    """With an untrusted certificate nothing is sent and the error gives advice; with a trusted one the call works."""
     authority = trustme.CA()
     server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(server_context)
@@ -387,7 +387,7 @@ async def test_a_server_without_tls_is_said() -> None:
 
 
 async def test_it_can_be_used_again_after_close() -> None:
-    """close() is idempotent; a further call opens a session anew."""
+    """close() is idempotent, and the next call opens a new session."""
 
     async def handle(_request: web.Request) -> web.Response:
         return web.json_response(ANSWER)
@@ -402,7 +402,7 @@ async def test_it_can_be_used_again_after_close() -> None:
 
 
 async def test_each_call_has_a_connection_of_its_own() -> None:
-    """The token call keeps no connection alive, so that none can have gone stale when the next one is due."""
+    """No connection is kept alive, so that none can be stale when the next token is due."""
     peers = []
 
     async def handle(request: web.Request) -> web.Response:

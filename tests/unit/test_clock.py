@@ -8,7 +8,7 @@ from apivideo_auth import _clock
 
 
 def test_the_clock_counts_sleep_where_the_machine_can() -> None:
-    """Both clocks go forward, and utc is the time of day."""
+    """The monotonic clock goes forward, and utc is the wall clock."""
     first = _clock.SYSTEM_CLOCK.monotonic()
     assert _clock.SYSTEM_CLOCK.monotonic() >= first
     assert abs(_clock.SYSTEM_CLOCK.utc() - time.time()) < 60

@@ -1,4 +1,4 @@
-"""Wrong arguments: one clear error at construction, without a secret in it."""
+"""Invalid arguments: one clear error at construction, without a secret in it."""
 
 import aiohttp
 import pytest
@@ -20,12 +20,12 @@ from tests.support.sources import Source
 
 
 async def a_coroutine_function(event: object) -> None:
-    """Take an event, if anybody awaited it."""
+    """Take an event."""
 
 
 @pytest.mark.parametrize("key", [None, 5, b"made-up-key", ["made-up-key"], object()])
 def test_an_api_key_of_a_wrong_type_is_a_type_error(key: object) -> None:
-    """What is no string is a TypeError that names the type."""
+    """A value that is not a string is a TypeError that names its type."""
     with pytest.raises(TypeError, match=f"must be a string, not {type(key).__name__}"):
         TokenManager(key)
 
@@ -36,6 +36,37 @@ def test_an_api_key_that_cannot_be_one_is_a_value_error(key: str) -> None:
     with pytest.raises(ValueError, match="API key") as caught:
         TokenManager(key)
     assert "made-up" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [
+        ('"made-up-key"', "quotes"),
+        ("'made-up-key'", "quotes"),
+        ("“made-up-key”", "quotes"),
+        ('made-up-key"', "quotes"),
+        ("Bearer made-up-key", "pass the key alone"),
+        ("bearer made-up-key", "pass the key alone"),
+        ("YOUR_API_KEY", "placeholder"),
+        ("your-api-key", "placeholder"),
+        ("YOUR_API_KEY_HERE", "placeholder"),
+        ("<made-up-key>", "placeholder"),
+        ("$APIVIDEO_API_KEY", "placeholder"),
+        ("${APIVIDEO_API_KEY}", "placeholder"),
+    ],
+)
+def test_an_api_key_that_was_pasted_wrong_is_a_value_error(key: str, advice: str) -> None:
+    """A key in quotes, with a scheme, or a placeholder is a ValueError that says what to do and does not show it."""
+    for make in (TokenManager, AuthenticatePayload):
+        with pytest.raises(ValueError, match=advice) as caught:
+            make(key)
+        assert "made-up" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["made-up-api-key", "b" * 44, "bearing-made-up", "a'b", "key<1>"])
+def test_an_unusual_api_key_is_accepted(key: str) -> None:
+    """A key is not judged by its form beyond that."""
+    assert AuthenticatePayload(key).api_key == key
 
 
 @pytest.mark.parametrize(
@@ -55,8 +86,8 @@ def test_an_api_key_that_cannot_be_one_is_a_value_error(key: str) -> None:
         ("https://:made-up@ws.api.video", "user or a password"),
     ],
 )
-def test_a_base_url_that_is_no_origin_is_a_value_error(url: str, hint: str) -> None:
-    """A base URL that is none, or more than an origin, is a ValueError that says what to write."""
+def test_a_base_url_that_is_not_an_origin_is_a_value_error(url: str, hint: str) -> None:
+    """An invalid base URL, or one that is more than an origin, is a ValueError that says what to write."""
     for make in (lambda: TokenManager(API_KEY, base_url=url), lambda: AuthenticationApi(url)):
         with pytest.raises(ValueError, match=hint) as caught:
             make()
@@ -119,8 +150,8 @@ def test_an_argument_of_a_wrong_type_is_a_type_error(kwargs: dict) -> None:
         ("é", "1"),
     ],
 )
-def test_an_application_that_the_vendor_would_refuse_is_a_value_error(application: tuple[str, str]) -> None:
-    """Names and versions outside the vendor's form are ValueErrors that say the form."""
+def test_an_application_in_a_wrong_format_is_a_value_error(application: tuple[str, str]) -> None:
+    """A name or version that does not have the vendor's format is a ValueError that describes the format."""
     with pytest.raises(ValueError, match="application"):
         TokenManager(API_KEY, application=application)
 
@@ -128,16 +159,16 @@ def test_an_application_that_the_vendor_would_refuse_is_a_value_error(applicatio
 @pytest.mark.parametrize(
     "kwargs", [{"application": ("my-app", "1")}, {"trust_env": True}], ids=["application", "trust_env"]
 )
-def test_who_passes_an_api_passes_nothing_that_is_the_apis(kwargs: dict) -> None:
-    """Arguments that the passed api would ignore are refused."""
-    with pytest.raises(ValueError, match="belong to the api"):
+def test_arguments_that_belong_to_the_api_are_rejected_beside_one(kwargs: dict) -> None:
+    """Arguments that have no effect because an api is passed are a ValueError."""
+    with pytest.raises(ValueError, match="cannot be combined"):
         TokenManager(API_KEY, api=Service(None), **kwargs)
 
 
-async def test_a_connector_beside_an_api_is_refused() -> None:
-    """A connector that the passed api would ignore is refused, and stays the caller's to close."""
+async def test_a_connector_beside_an_api_is_rejected() -> None:
+    """A connector beside an api is a ValueError, and stays open."""
     async with aiohttp.TCPConnector() as connector:
-        with pytest.raises(ValueError, match="belong to the api"):
+        with pytest.raises(ValueError, match="cannot be combined"):
             TokenManager(API_KEY, api=Service(None), connector=connector)
         assert not connector.closed
 
@@ -163,7 +194,7 @@ async def test_a_connector_beside_an_api_is_refused() -> None:
     ],
     ids=str,
 )
-def test_a_policy_that_contradicts_itself_is_refused(kwargs: dict, error: type[Exception]) -> None:
+def test_an_invalid_policy_is_rejected(kwargs: dict, error: type[Exception]) -> None:
     """A policy's numbers are checked when it is made, and the message names the field."""
     with pytest.raises(error, match=next(iter(kwargs))):
         RefreshPolicy(**kwargs)
@@ -191,13 +222,13 @@ def test_an_attempt_timeout_is_checked(timeout: object) -> None:
     ids=str,
 )
 def test_bearer_auth_checks_its_arguments(kwargs: dict, error: type[Exception]) -> None:
-    """BearerAuth wants a source, and origins that may see its token."""
+    """BearerAuth needs a source, and origins to which its token may be sent."""
     with pytest.raises(error):
         BearerAuth(**kwargs)
 
 
 async def test_get_token_checks_its_arguments() -> None:
-    """Rejected must be a Token, min_ttl a finite number of seconds from 0 on."""
+    """`rejected` must be a Token, and `min_ttl` a finite number of seconds, 0 or more."""
     async with TokenManager(API_KEY, api=Service(None)) as tokens:
         for kwargs, error in (
             ({"rejected": "made-up-access"}, TypeError),
@@ -211,7 +242,7 @@ async def test_get_token_checks_its_arguments() -> None:
 
 
 async def test_the_api_takes_payloads_alone() -> None:
-    """A bare string in place of a payload is a TypeError that does not show it."""
+    """A string instead of a payload is a TypeError that does not show it."""
     async with AuthenticationApi() as api:
         for call in (api.authenticate, api.refresh):
             with pytest.raises(TypeError, match="not str"):
@@ -245,8 +276,8 @@ def test_from_env_names_the_missing_variable(monkeypatch: pytest.MonkeyPatch, va
     assert TokenManager.from_env(api_key=API_KEY)
 
 
-def test_from_env_refuses_an_unknown_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that no scheme names is a ValueError."""
+def test_from_env_rejects_an_unknown_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store with an unknown scheme is a ValueError."""
     monkeypatch.setenv("APIVIDEO_API_KEY", API_KEY)
     monkeypatch.setenv("APIVIDEO_TOKEN_STORE", "mongodb://made-up")
     with pytest.raises(ValueError, match="a token store's URL is memory:"):

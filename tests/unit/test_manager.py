@@ -156,7 +156,9 @@ async def test_min_ttl_renews_for_who_needs_more(clock: LoopClock, service: Serv
 async def test_min_ttl_beyond_a_lifetime_says_how_long_tokens_live(clock: LoopClock, service: Service) -> None:
     """More than 90 % of a lifetime is a ValueError that says the lifetime, without a call for it."""
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
-        with pytest.raises(ValueError, match="tokens live 3600 seconds; ask for at most 3240"):
+        with pytest.raises(
+            ValueError, match="tokens live for 3600 seconds, and min_ttl is at most 90 % of that, 3240 seconds"
+        ):
             await tokens.get_token(min_ttl=3241)
     assert len(service.calls) == 1
 

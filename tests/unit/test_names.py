@@ -10,7 +10,7 @@ from apivideo_auth import events
 
 
 def test_names_are_exactly_these() -> None:
-    """The public names stand in one sorted list, and each of them is there."""
+    """The public names are listed in one sorted list, and each can be imported."""
     assert apivideo_auth.__all__ == [
         "PRODUCTION",
         "SANDBOX",
@@ -45,7 +45,7 @@ def test_names_are_exactly_these() -> None:
 
 
 def test_unknown_names_are_attribute_errors() -> None:
-    """A name that is not there is an AttributeError, as in any module."""
+    """An unknown name is an AttributeError, as in any module."""
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
         _ = apivideo_auth.Nonsense
 
@@ -56,7 +56,7 @@ def test_event_names_are_all_there() -> None:
 
 
 def test_importing_the_package_imports_no_http_client() -> None:
-    """The package costs next to nothing until a name is used: neither aiohttp nor cattrs is imported."""
+    """Importing the package or the pytest plugin imports neither aiohttp nor cattrs."""
     code = (
         "import sys, apivideo_auth, apivideo_auth.pytest_plugin;"
         "sys.exit({'aiohttp', 'cattrs', 'redis', 'rich', 'cryptography'} & set(sys.modules) or None)"

@@ -35,7 +35,7 @@ def failure(kind: FailureKind = "connection", retry_after: float | None = None) 
 
 
 @pytest.mark.parametrize(
-    ("lifetime", "draw", "stale_after", "leeway"),
+    ("lifetime", "jitter", "stale_after", "leeway"),
     [
         (3600, 0.0, 2880.0, 30.0),
         (3600, 0.5, 2790.0, 30.0),
@@ -50,26 +50,26 @@ def failure(kind: FailureKind = "connection", retry_after: float | None = None) 
         (1, 1.0, 0.75, 0.05),
     ],
 )
-def test_default_moments(lifetime: float, draw: float, stale_after: float, leeway: float) -> None:
+def test_default_moments(lifetime: float, jitter: float, stale_after: float, leeway: float) -> None:
     """Stale from 80 % of the lifetime less up to 5 %, expired 30 s before the end but at most 5 % of the lifetime."""
-    when = moments(RefreshPolicy(), begins_at=BEGIN, lifetime=lifetime, draw=draw)
+    when = moments(RefreshPolicy(), begins_at=BEGIN, lifetime=lifetime, jitter=jitter)
     assert when.stale_from == pytest.approx(BEGIN + stale_after)
     assert when.expired_from == pytest.approx(BEGIN + lifetime - leeway)
     assert when.ends_at == BEGIN + lifetime
 
 
 @pytest.mark.parametrize(
-    ("refresh_at", "draw", "stale_after"),
+    ("refresh_at", "jitter", "stale_after"),
     [(0.1, 0.0, 10.0), (0.1, 1.0, 5.0), (0.5, 0.0, 50.0), (0.5, 0.2, 49.0), (0.9, 0.0, 90.0), (0.99, 0.0, 99.0)],
 )
-def test_stale_from(refresh_at: float, draw: float, stale_after: float) -> None:
+def test_stale_from(refresh_at: float, jitter: float, stale_after: float) -> None:
     """A token is stale from that part of its lifetime, or earlier by a random part of 5 % of the lifetime."""
-    when = moments(RefreshPolicy(refresh_at=refresh_at), begins_at=BEGIN, lifetime=100.0, draw=draw)
+    when = moments(RefreshPolicy(refresh_at=refresh_at), begins_at=BEGIN, lifetime=100.0, jitter=jitter)
     assert when.stale_from == pytest.approx(BEGIN + stale_after)
 
 
 @pytest.mark.parametrize(
-    ("leeway", "lifetime", "draw", "honoured"),
+    ("leeway", "lifetime", "jitter", "honoured"),
     [
         (0, 3600.0, 0.0, 0.0),
         (5, 3600.0, 0.0, 5.0),
@@ -85,16 +85,16 @@ def test_stale_from(refresh_at: float, draw: float, stale_after: float) -> None:
         (30, 1.0, 0.0, 0.1),
     ],
 )
-def test_leeway_that_is_given(leeway: float, lifetime: float, draw: float, honoured: float) -> None:
+def test_leeway_that_is_given(leeway: float, lifetime: float, jitter: float, honoured: float) -> None:
     """A leeway is honoured up to half the time between stale and the end."""
-    when = moments(RefreshPolicy(leeway=leeway), begins_at=BEGIN, lifetime=lifetime, draw=draw)
+    when = moments(RefreshPolicy(leeway=leeway), begins_at=BEGIN, lifetime=lifetime, jitter=jitter)
     assert when.ends_at - when.expired_from == pytest.approx(honoured)
 
 
 @pytest.mark.parametrize(("refresh_at", "honoured"), [(0.9, 5.0), (0.91, 4.5), (0.98, 1.0)])
 def test_default_leeway_leaves_time_between_stale_and_expired(refresh_at: float, honoured: float) -> None:
     """Where a token becomes stale late, the default leeway too takes at most half of what is left."""
-    when = moments(RefreshPolicy(refresh_at=refresh_at), begins_at=BEGIN, lifetime=100.0, draw=0.0)
+    when = moments(RefreshPolicy(refresh_at=refresh_at), begins_at=BEGIN, lifetime=100.0, jitter=0.0)
     assert when.ends_at - when.expired_from == pytest.approx(honoured)
 
 
@@ -103,15 +103,15 @@ def test_default_leeway_leaves_time_between_stale_and_expired(refresh_at: float,
     lifetime=st.integers(1, 86_400) | st.floats(1.0, MAX_LIFETIME),
     refresh_at=st.floats(0.1, 0.99),
     leeway=st.none() | st.floats(0.0, 1e6),
-    draw=st.floats(0.0, ALMOST_ONE),
+    jitter=st.floats(0.0, ALMOST_ONE),
     begins_at=st.floats(0.0, 1e9),
 )
 def test_the_moments_keep_their_order(
-    lifetime: float, refresh_at: float, leeway: float | None, draw: float, begins_at: float
+    lifetime: float, refresh_at: float, leeway: float | None, jitter: float, begins_at: float
 ) -> None:
     """From a second to a day, a token is first stale, then expired, then ended, and never stale too late."""
     policy = RefreshPolicy(refresh_at=refresh_at, leeway=leeway)
-    when = moments(policy, begins_at=begins_at, lifetime=lifetime, draw=draw)
+    when = moments(policy, begins_at=begins_at, lifetime=lifetime, jitter=jitter)
     assert begins_at < when.stale_from < when.expired_from <= when.ends_at == begins_at + lifetime
     assert when.stale_from <= begins_at + lifetime * refresh_at + 1e-6
     assert when.stale_from >= begins_at + lifetime * (refresh_at - 0.05) - 1e-6
@@ -129,13 +129,13 @@ def test_the_moments_keep_their_order(
 @pytest.mark.parametrize("kind", ["connection", "response", "rate_limited", "invalid"])
 def test_backoff_doubles_with_full_jitter(kind: FailureKind, failures: int, bound: float) -> None:
     """The pause lies anywhere between nothing and a bound that doubles from 0.5 s to 30 s."""
-    assert backoff_after(failure(kind), failures=failures, draw=0.0) == 0.0
-    assert backoff_after(failure(kind), failures=failures, draw=0.25) == bound / 4
-    assert backoff_after(failure(kind), failures=failures, draw=ALMOST_ONE) == pytest.approx(bound)
+    assert backoff_after(failure(kind), failures=failures, jitter=0.0) == 0.0
+    assert backoff_after(failure(kind), failures=failures, jitter=0.25) == bound / 4
+    assert backoff_after(failure(kind), failures=failures, jitter=ALMOST_ONE) == pytest.approx(bound)
 
 
 @pytest.mark.parametrize(
-    ("wish", "draw", "pause"),
+    ("wish", "jitter", "pause"),
     [
         (None, 0.5, 1.0),
         (-1.0, 0.5, 1.0),
@@ -156,23 +156,23 @@ def test_backoff_doubles_with_full_jitter(kind: FailureKind, failures: int, boun
 )
 @pytest.mark.parametrize("kind", ["response", "rate_limited"])
 def test_a_servers_wish_replaces_a_shorter_backoff(
-    kind: FailureKind, wish: float | None, draw: float, pause: float
+    kind: FailureKind, wish: float | None, jitter: float, pause: float
 ) -> None:
     """`Retry-After` is honoured up to a minute; nonsense and what is shorter than the backoff change nothing."""
-    assert backoff_after(failure(kind, wish), failures=3, draw=draw) == pause
+    assert backoff_after(failure(kind, wish), failures=3, jitter=jitter) == pause
 
 
 @pytest.mark.parametrize("failures", [1, 2, 100])
 @pytest.mark.parametrize("wish", [None, 1.0, 3600.0])
 def test_a_refused_key_is_left_alone_for_a_minute(failures: int, wish: float | None) -> None:
     """The pause after a refused API key is one minute, without jitter, whatever the server wishes."""
-    assert backoff_after(failure("credentials", wish), failures=failures, draw=0.3) == 60.0
+    assert backoff_after(failure("credentials", wish), failures=failures, jitter=0.3) == 60.0
 
 
 def test_no_pause_is_longer_than_records_believe() -> None:
     """The longest pause there is can be kept in a record."""
     longest = [
-        backoff_after(failure(kind, wish), failures=99, draw=ALMOST_ONE)
+        backoff_after(failure(kind, wish), failures=99, jitter=ALMOST_ONE)
         for kind in ("connection", "response", "credentials", "rate_limited", "invalid")
         for wish in (None, INFINITY)
     ]
@@ -184,9 +184,9 @@ def test_no_pause_is_longer_than_records_believe() -> None:
 )
 def test_a_store_is_left_alone_for_longer_and_longer(failures: int, bound: float) -> None:
     """The pause of a store doubles from 1 s to 30 s, and at least half of it is kept."""
-    assert store_backoff(failures, draw=0.0) == bound
-    assert store_backoff(failures, draw=0.5) == bound * 3 / 4
-    assert bound / 2 <= store_backoff(failures, draw=ALMOST_ONE) <= bound
+    assert store_backoff(failures, jitter=0.0) == bound
+    assert store_backoff(failures, jitter=0.5) == bound * 3 / 4
+    assert bound / 2 <= store_backoff(failures, jitter=ALMOST_ONE) <= bound
 
 
 # What is believed, and what can be asked for.
@@ -309,5 +309,5 @@ def test_a_lease_outlives_its_call(attempt_timeout: float, lease: float) -> None
 def test_jitter_never_makes_a_token_stale_later() -> None:
     """The larger the random number, the earlier the token is stale."""
     draws = [step / 100 for step in range(100)]
-    stale = [moments(RefreshPolicy(), begins_at=0.0, lifetime=3600.0, draw=draw).stale_from for draw in draws]
+    stale = [moments(RefreshPolicy(), begins_at=0.0, lifetime=3600.0, jitter=jitter).stale_from for jitter in draws]
     assert all(later < earlier for earlier, later in pairwise(stale))

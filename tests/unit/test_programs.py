@@ -1,4 +1,4 @@
-"""The README's blocks, the examples and the demo, run as a reader would run them."""
+"""The blocks of the README and of docs/testing.md and the examples, run as a reader would run them."""
 
 import asyncio
 import os
@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -29,6 +30,7 @@ async def run(*arguments: str, server: Emulator | None = None, **variables: str)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("APIVIDEO_")}
     if server is not None:
         environment |= {"APIVIDEO_API_KEY": server.api_key, "APIVIDEO_BASE_URL": server.url}
+    environment["APIVIDEO_TOKEN_STORE"] = "memory:"
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-W",
@@ -58,41 +60,90 @@ def test_the_readme_begins_with_ten_lines() -> None:
 
 
 async def test_the_script_lists_videos(server: Emulator) -> None:
-    """examples/script.py works with a key, and without one against a local server."""
+    """examples/script.py works with a key, and without one against a local server; a wrong key is one line."""
     code, out, err = await run("examples/script.py")
-    assert (code, err) == (0, "")
-    assert out.endswith("  A first video\n")
+    assert (code, out.endswith("  A first video\n")) == (0, True)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+: 1 video\n", err)
     code, out, err = await run("examples/script.py", server=server)
-    assert (code, out, err) == (0, "", "")
+    assert (code, out, err) == (0, "", f"{server.url}: 0 videos\n")
     assert [call.path for call in server.calls] == ["/auth/api-key", "/videos"]
+    code, out, err = await run("examples/script.py", server=server, APIVIDEO_API_KEY="made-up-wrong-key")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert re.match(r"script\.py: .*\bAPI key\b", err)
 
 
-async def test_the_service_serves(unused_port: int) -> None:
-    """examples/service.py passes requests on, tells its health, and ends cleanly on SIGTERM."""
+@asynccontextmanager
+async def service(**variables: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """Run examples/service.py, which must end cleanly on SIGTERM; give the process and its URL."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("APIVIDEO_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-u",
         "examples/service.py",
         cwd=ROOT,
-        env=environment | {"PORT": str(unused_port)},
+        env=environment | variables,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
-    assert b"Running on" in await process.stdout.readline()
     try:
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{unused_port}") as session:
-            async with session.post("/videos", json={"title": "Made up"}) as response:
-                assert response.status == 201
-            async with session.get("/videos") as response:
-                assert [video["title"] for video in (await response.json())["data"]] == ["Made up"]
-            async with session.get("/health") as response:
-                assert (response.status, (await response.json())["phase"]) == (200, "fresh")
+        line = await process.stdout.readline()
+        assert b"Running on" in line
+        yield process, f"http://127.0.0.1:{variables['PORT']}"
     finally:
         process.terminate()
         _, err = await process.communicate()
     assert process.returncode == 0, err
+
+
+async def test_the_service_serves(unused_port: int) -> None:
+    """examples/service.py passes requests on, reports its health, and ends cleanly on SIGTERM."""
+    async with service(PORT=str(unused_port)) as (_, url), aiohttp.ClientSession(url) as session:
+        async with session.post("/videos", json={"title": "Made up"}) as response:
+            assert response.status == 201
+        async with session.get("/videos") as response:
+            assert [video["title"] for video in (await response.json())["data"]] == ["Made up"]
+        async with session.get("/health") as response:
+            assert (response.status, (await response.json())["phase"]) == (200, "fresh")
+
+
+async def test_the_service_says_why_it_cannot_serve(server: Emulator, unused_port: int) -> None:
+    """Without a token examples/service.py answers 503 with the cause, and says so in its health."""
+    variables = {"APIVIDEO_API_KEY": "made-up-wrong-key", "APIVIDEO_BASE_URL": server.url, "PORT": str(unused_port)}
+    async with service(**variables) as (_, url), aiohttp.ClientSession(url) as session:
+        async with session.get("/videos") as response:
+            assert (response.status, "API key" in (await response.json())["error"]) == (503, True)
+        async with session.get("/health") as response:
+            assert (response.status, (await response.json())["phase"]) == (503, "empty")
+
+
+async def test_the_containers_of_the_compose_file_show_something(unused_port: int) -> None:
+    """What examples/compose.yaml runs works on one machine, and its health check shows in both logs."""
+    text = (ROOT / "examples" / "compose.yaml").read_text()
+    (serve,) = re.findall(r"exec apivideo-auth (.*?)\"", text)
+    assert re.findall(r"exec python -u /src/(.*?)\"", text) == ["examples/service.py"]
+    (check,) = re.findall(r'"(import urllib.*?)"\]', text)
+    key = {"APIVIDEO_API_KEY": "made-up-key-for-compose"}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "apivideo_auth"),
+        *serve.replace("0.0.0.0", "127.0.0.1").replace("8080", "0").split(),
+        env=os.environ | key,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        url = (await process.stdout.readline()).decode().strip()
+        async with service(**key, APIVIDEO_BASE_URL=url, PORT=str(unused_port)) as (shown, _):
+            assert (await run("-c", check.replace("8000", str(unused_port))))[0] == 0
+            assert shown.stderr is not None
+            while b'"GET /videos ' not in (line := await shown.stderr.readline()):
+                assert line
+    finally:
+        process.terminate()
+        _, err = await process.communicate()
+    assert b"POST /auth/api-key" in err
+    assert b"GET /videos" in err
 
 
 @pytest.fixture
@@ -101,55 +152,6 @@ async def unused_port() -> int:
     server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
     async with server:
         return server.sockets[0].getsockname()[1]
-
-
-async def test_the_demo_ends_with_no_failure() -> None:
-    """A short demo crosses renewals and a revocation, prints its summary alone to standard output, and exits 0."""
-    code, out, err = await run("-m", "apivideo_auth", "demo", "--seconds", "4", "--ttl", "2", "--workers", "5")
-    assert code == 0, err
-    figures = dict(re.findall(r"^ *([a-z ]+?)  (.+)$", out, re.MULTILINE))
-    assert out.startswith("local api.video: no request failed\n")
-    assert figures["failures"] == "0"
-    assert int(figures["renewals"]) >= 2
-    assert figures["revocations"] == "1"
-    assert "generation 1 (fresh)" in err
-
-
-async def test_the_demo_says_what_failed(server: Emulator) -> None:
-    """Against a server that refuses the key the command ends with one line and the code for that."""
-    code, out, err = await run(
-        "-c",
-        "import sys; from apivideo_auth.cli import _demo; _demo.PRODUCTION = sys.argv.pop();"
-        "from apivideo_auth.__main__ import main; main()",
-        "demo",
-        "--live",
-        server.url,
-        APIVIDEO_API_KEY="made-up-wrong-key",
-    )
-    assert (code, out) == (3, "")
-    assert err.startswith("Error: the API key was refused by http://127.0.0.1:")
-    assert "made-up" not in err
-
-
-async def test_live_needs_a_key() -> None:
-    """--live without a key names the variable; --sandbox without --live is a usage error."""
-    code, out, err = await run("-m", "apivideo_auth", "demo", "--live")
-    assert (code, out) == (2, "")
-    assert "APIVIDEO_API_KEY is not set" in err
-    code, _, err = await run("-m", "apivideo_auth", "demo", "--sandbox")
-    assert code == 2
-    assert "--sandbox goes with --live" in err
-
-
-async def test_without_click_the_command_says_what_to_install() -> None:
-    """Without the cli extra the command names it instead of a traceback."""
-    code, out, err = await run(
-        "-c",
-        "import sys; sys.modules['click'] = None; import runpy; sys.argv[1:] = ['demo'];"
-        "runpy.run_module('apivideo_auth', run_name='__main__')",
-    )
-    assert (code, out) == (1, "")
-    assert "install apivideo-auth[cli]" in err
 
 
 OPTIONS = (
@@ -170,13 +172,3 @@ def test_the_example_of_a_tested_service_passes(pytester: pytest.Pytester) -> No
     """examples/tested_service passes as its reader would run it."""
     shutil.copytree(ROOT / "examples" / "tested_service", pytester.path, dirs_exist_ok=True)
     pytester.runpytest_subprocess(*OPTIONS).assert_outcomes(passed=3)
-
-
-def test_the_page_on_testing_passes(pytester: pytest.Pytester) -> None:
-    """The blocks of docs/testing.md are tests that pass."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "testing.md").read_text(), re.DOTALL)
-    pytester.makepyfile(test_real=blocks[0])
-    pytester.runpytest_subprocess("test_real.py", *OPTIONS).assert_outcomes(passed=5)
-    pytester.makeconftest(blocks[1])
-    pytester.makepyfile(test_virtual=blocks[1])
-    pytester.runpytest_subprocess("test_virtual.py", *OPTIONS).assert_outcomes(passed=1)

@@ -1,8 +1,15 @@
 """The pytest plugin, in projects of its users."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+DOCS = Path(__file__).parents[2] / "docs" / "testing.md"
+BLOCKS = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL))
+
 TEST = """
+    import os
     import pytest
     from apivideo_auth import TokenManager
 
@@ -14,61 +21,72 @@ TEST = """
         assert [call.path for call in apivideo.calls] == ["/auth/api-key", "/videos"]
 
     {mark}
-    async def test_of_its_own(apivideo):
+    async def test_a_new_server_for_each_test(apivideo):
         assert apivideo.calls == []
+
+    {mark}
+    async def test_environment(apivideo_env, apivideo):
+        assert apivideo_env is apivideo
+        assert "APIVIDEO_TOKEN_STORE" not in os.environ
+        async with TokenManager.from_env() as tokens:
+            assert tokens.base_url == apivideo.url
+            await tokens.get_token()
+        assert [call.outcome for call in apivideo.calls] == ["authenticated"]
+
+    def test_the_environment_is_restored():
+        assert "APIVIDEO_API_KEY" not in os.environ
+        assert os.environ["APIVIDEO_TOKEN_STORE"] == "file"
 """
-SCOPES = (
-    "-o",
-    "asyncio_default_fixture_loop_scope=function",
-    "-p",
-    "no:looptime_plugin",
-    "-W",
-    "error",
-    "-p",
-    "no:cacheprovider",
-)
+OPTIONS = ("-W", "error", "-p", "no:looptime_plugin", "-p", "no:cacheprovider")
+# Without this setting pytest-asyncio warns.
+LOOP_SCOPE = ("-o", "asyncio_default_fixture_loop_scope=function")
 
 
-@pytest.mark.parametrize(("mode", "mark"), [("auto", ""), ("strict", "@pytest.mark.asyncio")])
-def test_the_fixture_works_in_both_modes(pytester: pytest.Pytester, mode: str, mark: str) -> None:
-    """A test asks for `apivideo` and gets a server of its own, in its own event loop."""
-    pytester.makepyfile(TEST.format(mark=mark))
-    result = pytester.runpytest_subprocess("-o", f"asyncio_mode={mode}", *SCOPES)
-    result.assert_outcomes(passed=2)
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables of a developer who uses the command, without the ones that a test sets."""
+    for name in ("APIVIDEO_API_KEY", "APIVIDEO_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("APIVIDEO_TOKEN_STORE", "file")
 
 
-def test_the_fixture_works_in_virtual_time(pytester: pytest.Pytester) -> None:
-    """With a virtual loop and the server's clock a day of renewals takes no time."""
+def test_the_fixtures_work_in_auto_mode(pytester: pytest.Pytester) -> None:
+    """A test gets a server of its own in its own event loop, and with `apivideo_env` an environment that names it."""
+    pytester.makepyfile(TEST.format(mark=""))
+    result = pytester.runpytest_subprocess("-o", "asyncio_mode=auto", *LOOP_SCOPE, *OPTIONS)
+    result.assert_outcomes(passed=4)
+
+
+def test_the_page_on_testing_works_in_strict_mode(pytester: pytest.Pytester) -> None:
+    """The blocks of docs/testing.md pass as written, in pytest-asyncio's default mode."""
+    for name in ("test_service.py", "test_mocked.py"):
+        pytester.path.joinpath(name).write_text(BLOCKS[name], "utf-8")
+    virtual = pytester.mkdir("virtual")
+    for name in ("conftest.py", "test_virtual_time.py"):
+        virtual.joinpath(name).write_text(BLOCKS[name], "utf-8")
+    result = pytester.runpytest_subprocess(*LOOP_SCOPE, *OPTIONS)
+    result.assert_outcomes(passed=sum(block.count("async def test_") for block in BLOCKS.values()))
+
+
+def test_without_pytest_asyncio_the_fixtures_work_with_anyio(pytester: pytest.Pytester) -> None:
+    """Where pytest-asyncio is not installed, the plugin loads, and its fixtures run under anyio's plugin."""
+    pytester.makepyfile(pytest_asyncio="raise ImportError('as if not installed')")
     pytester.makeconftest(
         """
-        import looptime
+        import pytest
 
-        def pytest_asyncio_loop_factories(config, item):
-            return {"virtual": looptime.new_event_loop}
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
         """
     )
-    pytester.makepyfile(
-        """
-        import asyncio
-        from apivideo_auth import TokenManager
-
-        async def test_day(apivideo):
-            async with TokenManager(apivideo.api_key, base_url=apivideo.url, clock=apivideo.clock) as tokens:
-                await tokens.get_token()
-                await asyncio.sleep(86_400)
-                assert (await tokens.get_token()).remaining() > 30
-            paths = [call.path for call in apivideo.calls]
-            assert paths[0] == "/auth/api-key"
-            assert set(paths[1:]) == {"/auth/refresh"}
-            assert 29 <= len(paths) <= 33
-        """
-    )
-    result = pytester.runpytest_subprocess("-o", "asyncio_mode=auto", *SCOPES)
-    result.assert_outcomes(passed=1)
+    pytester.makepyfile(TEST.format(mark="@pytest.mark.anyio"))
+    result = pytester.runpytest_subprocess("-p", "no:asyncio", *OPTIONS)
+    result.assert_outcomes(passed=4)
 
 
 def test_the_plugin_costs_nothing_where_it_is_not_used(pytester: pytest.Pytester) -> None:
-    """A test that does not ask for the fixture imports neither aiohttp nor the emulator."""
+    """A test that uses no fixture of the plugin imports neither aiohttp nor the emulator."""
     pytester.makepyfile(
         """
         import sys
@@ -78,12 +96,5 @@ def test_the_plugin_costs_nothing_where_it_is_not_used(pytester: pytest.Pytester
             assert not {"aiohttp", "attrs", "cattrs", "apivideo_auth.emulator"} & set(sys.modules)
         """
     )
-    result = pytester.runpytest_subprocess("-p", "no:aioresponses", "-p", "no:hypothesispytest", *SCOPES)
-    result.assert_outcomes(passed=1)
-
-
-def test_without_pytest_asyncio_nothing_breaks(pytester: pytest.Pytester) -> None:
-    """In a project without pytest-asyncio the plugin loads and stays out of the way."""
-    pytester.makepyfile("def test_plain(): pass")
-    result = pytester.runpytest_subprocess("-p", "no:asyncio", "-p", "no:looptime_plugin", "-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess("-p", "no:aioresponses", "-p", "no:hypothesispytest", *LOOP_SCOPE, *OPTIONS)
     result.assert_outcomes(passed=1)

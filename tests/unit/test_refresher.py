@@ -6,6 +6,7 @@ import pytest
 from attrs import evolve
 
 from apivideo_auth import AuthConnectionError, AuthError, MemoryStore, RefreshPolicy, TokenManager
+from apivideo_auth._record import SharedToken
 from tests.conftest import API_KEY
 from tests.support.doubles import LoopClock, Service
 from tests.support.faulty_store import FaultyStore
@@ -67,7 +68,7 @@ async def test_claims_of_others_without_end_are_an_error(clock: LoopClock, servi
 
     async with TokenManager(API_KEY, api=service, clock=clock, store=store) as tokens:
         store.before = hold
-        with pytest.raises(AuthConnectionError, match="other workers hold the renewal"):
+        with pytest.raises(AuthConnectionError, match="other workers keep the right to renew"):
             await tokens.get_token(rejected=None)
         assert service.calls == []
 
@@ -79,7 +80,8 @@ async def test_a_commit_that_is_told_after_close_is_ignored(clock: LoopClock, se
         tokens = TokenManager(API_KEY, api=service, clock=clock, store=store)
         await tokens.get_token()
         await tokens.close()
-        tokens._refresher.on_commit()
+        token = SharedToken(version="other", access=b"made-up", lifetime=60.0, remaining=60.0, committed_at=0.0)
+        tokens._refresher.on_commit(token, clock.monotonic())
         await other.get_token()
         assert tokens.status().phase == "closed"
         assert asyncio.all_tasks() == {asyncio.current_task()}

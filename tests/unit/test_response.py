@@ -1,4 +1,4 @@
-"""What an answer means: a table of status, headers and body."""
+"""The meaning of a response: tables of status, headers and body."""
 
 import gzip
 import json
@@ -22,7 +22,7 @@ NOW = 1_767_225_600.0
 
 
 def read(body: object, *, status: int = 200, headers: dict[str, str] | None = None, path: str = "/auth/api-key"):
-    """Decipher one answer."""
+    """Parse one response."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return parse_response(path, ORIGIN, status, headers or {}, raw, utc=NOW)
 
@@ -41,8 +41,8 @@ def read(body: object, *, status: int = 200, headers: dict[str, str] | None = No
     ],
     ids=str,
 )
-def test_a_good_answer_is_a_token(changes: dict, expected: AccessToken) -> None:
-    """What the service documents, and what it may harmlessly vary, is taken."""
+def test_a_good_response_is_a_token(changes: dict, expected: AccessToken) -> None:
+    """The documented response is accepted, and so are harmless variations of it."""
     assert read(GOOD | changes) == expected
 
 
@@ -54,8 +54,8 @@ def test_a_good_answer_is_a_token(changes: dict, expected: AccessToken) -> None:
         ("refresh_token", AccessToken("made-up-access", "Bearer", 3600, None)),
     ],
 )
-def test_what_is_missing_has_its_documented_default(missing: str, expected: AccessToken) -> None:
-    """No field but the access token is needed; an assumed lifetime says that it is assumed."""
+def test_missing_fields_have_documented_defaults(missing: str, expected: AccessToken) -> None:
+    """Only the access token is required; an assumed lifetime is marked as assumed."""
     token = read({name: value for name, value in GOOD.items() if name != missing})
     assert token == expected
     assert token.lifetime_assumed == (missing == "expires_in")
@@ -93,7 +93,7 @@ def test_what_is_missing_has_its_documented_default(missing: str, expected: Acce
     ids=str,
 )
 def test_a_wrong_field_is_an_invalid_response(changes: dict, why: str) -> None:
-    """Each field of a wrong type or value is one failure that says which, and nothing of the value."""
+    """A field of a wrong type or value is a failure that names the field and does not show its value."""
     failure = read(GOOD | changes)
     assert isinstance(failure, Failure)
     assert failure.kind == "invalid"
@@ -131,8 +131,8 @@ BOMB = gzip.compress(b" " * 100_000_000)[:MAX_BODY_SIZE]
     ],
     ids=range(21),
 )
-def test_a_body_that_is_no_document_is_an_invalid_response(body: bytes, headers: dict, why: str) -> None:
-    """Whatever the body is, the failure says what is wrong with it, and nothing of it."""
+def test_a_body_that_is_not_json_is_an_invalid_response(body: bytes, headers: dict, why: str) -> None:
+    """The failure says what is wrong with the body and shows none of it."""
     failure = read(body, headers=headers)
     assert isinstance(failure, Failure)
     assert failure.kind == "invalid"
@@ -143,8 +143,8 @@ def test_a_body_that_is_no_document_is_an_invalid_response(body: bytes, headers:
 @pytest.mark.parametrize(
     ("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("identity", bytes)]
 )
-def test_a_compressed_answer_is_read(encoding: str, compress) -> None:
-    """A server that compresses although it was not asked to is understood."""
+def test_a_compressed_response_is_read(encoding: str, compress) -> None:
+    """A response that is compressed without having been asked for is read."""
     assert isinstance(read(compress(json.dumps(GOOD).encode()), headers={"Content-Encoding": encoding}), AccessToken)
 
 
@@ -169,8 +169,8 @@ def test_a_compressed_answer_is_read(encoding: str, compress) -> None:
         (308, "invalid"),
     ],
 )
-def test_a_status_has_its_class(status: int, kind: str) -> None:
-    """400, 401 and 403 are refusals, 429 a limit, other errors are the service's, and the rest is invalid."""
+def test_each_status_has_its_kind_of_failure(status: int, kind: str) -> None:
+    """400, 401 and 403 reject credentials, 429 is a rate limit, other errors are the service's, the rest is invalid."""
     failure = read(GOOD, status=status, path="/auth/refresh")
     assert isinstance(failure, Failure)
     assert (failure.kind, failure.status) == (kind, status)
@@ -178,8 +178,8 @@ def test_a_status_has_its_class(status: int, kind: str) -> None:
     assert ("not followed" in failure.message) == (300 <= status < 400)
 
 
-def test_a_refusal_carries_the_documented_fields() -> None:
-    """The error of the service is passed on as data, and the message says what to look at."""
+def test_a_rejection_has_the_documented_fields() -> None:
+    """The fields of the error response are kept, and the message gives advice."""
     link = "https://docs.api.video/reference/authentication-invalid-user-credentials"
     body = {"type": link, "title": "The user credentials were incorrect.", "name": "", "status": 400}
     failure = read(body, status=400)
@@ -189,7 +189,7 @@ def test_a_refusal_carries_the_documented_fields() -> None:
 
 
 def test_texts_of_the_service_are_clipped_and_printable() -> None:
-    """A hostile title cannot flood a log nor move a cursor."""
+    """A hostile title can neither flood a log nor move a cursor."""
     failure = read({"title": "x" * 10_000 + "\x1b[2J", "type": "a\nb"}, status=500)
     assert isinstance(failure, Failure)
     assert len(failure.message) < 300
@@ -223,12 +223,12 @@ def test_texts_of_the_service_are_clipped_and_printable() -> None:
     ids=str,
 )
 def test_what_the_server_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
-    """Seconds and dates are understood, nonsense is none, and of two wishes the longer one counts."""
+    """Seconds and dates are understood, anything else is ignored, and the longer of two headers counts."""
     assert retry_after(headers, utc=NOW) == seconds
 
 
 def test_structuring_takes_objects_alone() -> None:
-    """Structuring is strict about what a token is, and lenient about what an error is."""
+    """Tokens are parsed strictly, errors leniently."""
     with pytest.raises(TypeError):
         access_token_from([])
     assert bad_request_from([]) == BadRequest()

@@ -10,12 +10,17 @@ from apivideo_auth import (
     AccessToken,
     AuthenticatePayload,
     AuthenticationApi,
+    AuthError,
+    AuthResponseError,
+    BadRequest,
     BearerAuth,
+    Clock,
     ManagerStatus,
     MemoryStore,
     RefreshPolicy,
     RefreshTokenPayload,
     Token,
+    TokenEndpoints,
     TokenManager,
     TokenSource,
     TokenStore,
@@ -63,7 +68,23 @@ async def api() -> None:
         assert_type(grant.refresh_token, str | None)
         if grant.refresh_token is not None:
             grant = await endpoints.refresh(RefreshTokenPayload(refresh_token=grant.refresh_token))
-        TokenManager("key", api=endpoints)
+        stand_in: TokenEndpoints = endpoints
+        TokenManager("key", api=stand_in)
+
+
+def errors(error: AuthError) -> None:
+    """What errors carry."""
+    assert_type(error.retryable, bool)
+    assert_type(error.retry_after, float | None)
+    if isinstance(error, AuthResponseError):
+        assert_type(error.status, int | None)
+        assert_type(error.body, BadRequest | None)
+
+
+def clock(clock: Clock) -> None:
+    """A clock of one's own."""
+    assert_type(clock.monotonic(), float)
+    TokenManager("key", clock=clock)
 
 
 async def middleware() -> None:

@@ -1,0 +1,177 @@
+"""The aiohttp application: which path leads to which handler, and the middlewares around all of them."""
+
+import asyncio
+import logging
+import re
+import socket
+import struct
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from attrs import define, field
+
+from apivideo_auth._clock import Clock
+from apivideo_auth.emulator._auth import Account
+from apivideo_auth.emulator._calls import Call, printable_path, record
+from apivideo_auth.emulator._faults import FaultPlan
+from apivideo_auth.emulator._limits import Kind, RateLimiter
+from apivideo_auth.emulator._payload import PAYLOAD_LIMIT
+from apivideo_auth.emulator._responses import Problem, Response, too_many_requests
+from apivideo_auth.emulator._videos import Videos
+
+ANY_ORIGIN: Final = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": (
+        "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Retry-After, Retry-After, Location"
+    ),
+}
+_ALLOWED_METHODS: Final = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
+_ALLOWED_HEADERS: Final = "Authorization, Content-Type, Content-Range, AV-Origin-Client, AV-Origin-App, AV-Origin-Sdk"
+_HEADER_NAMES: Final = re.compile(r"[\w!#$%&'*+.^`|~, -]{1,1000}", re.ASCII)
+_NO_LINGERING: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+_logger: Final = logging.getLogger("apivideo_auth.emulator")
+
+
+@define(eq=False)
+class Service:
+    """The handlers, the state that they share, and `running`: the tasks of the requests that are not answered yet."""
+
+    account: Account
+    videos: Videos
+    limiter: RateLimiter
+    faults: FaultPlan
+    calls: list[Call]
+    clock: Clock
+    running: set["asyncio.Task[Any]"] = field(factory=set["asyncio.Task[Any]"], init=False)
+
+    def application(self) -> web.Application:
+        """Return the application. Its middlewares are listed from the outermost to the innermost."""
+        app = web.Application(
+            middlewares=[self.record_calls, self.allow_any_origin, self.inject_faults, self.answer_errors],
+            client_max_size=PAYLOAD_LIMIT,
+        )
+        app.add_routes(
+            [
+                web.post("/auth/api-key", self.account.authenticate),
+                web.post("/auth/refresh", self.account.refresh),
+                web.get("/videos", self._resource("reads", self.videos.list), allow_head=False),
+                web.post("/videos", self._resource("writes", self.videos.create)),
+                web.get("/videos/{videoId}", self._resource("reads", self.videos.show), allow_head=False),
+                web.post("/videos/{videoId}/source", self._resource("uploads", self.videos.upload)),
+            ]
+        )
+        return app
+
+    @web.middleware
+    async def record_calls(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Record each call before its response is sent. Lose the responses that a fault loses."""
+        arrived = self.clock.monotonic()
+        task = asyncio.current_task()
+        assert task is not None, "aiohttp runs handlers in tasks"
+        self.running.add(task)
+        try:
+            response = await handler(request)
+            assert isinstance(response, Response), "the other middlewares return nothing else"
+            status = None if response.lost else response.status
+            path = printable_path(request.path, self.account.api_key)
+            call = Call(arrived, request.method, path, status, response.outcome, response.generation, response.fault)
+            record(self.calls, call)
+            _logger.debug("%s %s: %s, %s", call.method, call.path, call.status, call.outcome)
+            if response.fault == "hang":
+                await asyncio.get_running_loop().create_future()
+            if response.lost:
+                _reset(request)
+            return response
+        finally:
+            self.running.discard(task)
+
+    @web.middleware
+    async def allow_any_origin(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer CORS preflights, and let the pages of any origin read all responses."""
+        if request.method == "OPTIONS":
+            # The requested names are repeated, since `*` does not cover Authorization.
+            requested = request.headers.get("Access-Control-Request-Headers", "")
+            names = f"{_ALLOWED_HEADERS}, {requested}" if _HEADER_NAMES.fullmatch(requested) else _ALLOWED_HEADERS
+            response: web.StreamResponse = Response(b"", "preflight", status=204)
+            response.headers["Access-Control-Allow-Methods"] = _ALLOWED_METHODS
+            response.headers["Access-Control-Allow-Headers"] = names
+            response.headers["Access-Control-Max-Age"] = "600"
+        else:
+            response = await handler(request)
+        for name, value in ANY_ORIGIN.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    @web.middleware
+    async def inject_faults(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let the fault that hits a request do its work, before or after the handler's."""
+        fault = self.faults.hit(request.path)
+        if fault is None:
+            return await handler(request)
+        if fault.delay:
+            if not request.content_type.startswith("multipart/"):
+                # aiohttp keeps the body, so that the work can be done even if the client disconnects meanwhile.
+                with suppress(Exception):
+                    await request.read()
+            await asyncio.sleep(fault.delay)
+        if fault.replaces_work:
+            response = fault.replacement()
+        else:
+            answer = await handler(request)
+            assert isinstance(answer, Response), "answer_errors returns nothing else"
+            response = answer
+            fault.spoil(response)
+        response.fault = fault.name
+        return response
+
+    @web.middleware
+    async def answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer every exception in the API's form."""
+        try:
+            return await handler(request)
+        except Problem as problem:
+            return problem.response
+        except web.HTTPNotFound:
+            return Problem(404, "unrecognized-request-url", "Unrecognized request URL.", outcome="missing").response
+        except web.HTTPMethodNotAllowed as error:
+            title = "Method is not allowed for this route."
+            return Problem(405, "method-not-allowed", title, headers={"Allow": error.headers["Allow"]}).response
+        except ConnectionError:
+            response = Response(b"", "abandoned")
+            response.lost = True
+            return response
+        except Exception as error:  # noqa: BLE001  a traceback, and aiohttp's own page, would show the request
+            _logger.error("the emulator failed: %s", type(error).__name__)  # noqa: TRY400  for the same reason
+            return Problem(500, "internal-server-error", "The emulator failed.", outcome="failed").response
+
+    def _resource(
+        self, kind: Kind, work: Callable[[web.Request], Awaitable[Response]]
+    ) -> Callable[[web.Request], Awaitable[Response]]:
+        """Return a handler that checks the authorization and the rate limit before it does the work of a resource."""
+
+        async def handler(request: web.Request) -> Response:
+            generation = None
+            try:
+                generation = self.account.check(request)
+                if not self.limiter.admit(kind, self.clock.monotonic()):
+                    raise too_many_requests(generation)
+                response = await work(request)
+            except Problem as problem:
+                response = problem.response
+            response.generation = response.generation if generation is None else generation
+            response.headers.update(self.limiter.headers(kind, self.clock.monotonic()))
+            return response
+
+        return handler
+
+
+def _reset(request: web.Request) -> None:
+    """Close the connection with a TCP reset."""
+    if request.transport is not None:
+        # Without lingering, closing sends RST instead of FIN.
+        request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+        request.transport.abort()

@@ -1,0 +1,76 @@
+"""The command as a process."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+COMMAND = (sys.executable, "-m", "apivideo_auth")
+PIPE = asyncio.subprocess.PIPE
+
+
+async def run(environment: Mapping[str, str], *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+    """Run the command; return its exit code and outputs."""
+    async with started(environment, *arguments) as process:
+        out, err = await process.communicate(stdin.encode())
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@asynccontextmanager
+async def started(
+    environment: Mapping[str, str], *arguments: str, stdout: int = PIPE, stderr: int = PIPE
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Start the command; kill it in the end if it still runs."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, *arguments, env=environment, stdin=PIPE, stdout=stdout, stderr=stderr
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@asynccontextmanager
+async def serving(
+    environment: Mapping[str, str], *arguments: str
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """Run `serve`; give the process and the first line of its standard output."""
+    async with started(environment, "serve", *arguments) as process:
+        assert process.stdout is not None
+        yield process, (await process.stdout.readline()).decode().strip()
+
+
+async def read_until(stream: asyncio.StreamReader | None, text: str) -> str:
+    """Read lines until one contains this text; return all of them."""
+    assert stream is not None
+    lines = ""
+    while text not in lines:
+        line = (await stream.readline()).decode()
+        assert line, f"{text!r} is missing in {lines!r}"
+        lines += line
+    return lines
+
+
+def read_terminal(terminal: int, until: str | None = None) -> str:
+    """Read what programs wrote to a pseudo-terminal until this text, or else until the last program has ended."""
+    shown = b""
+    try:
+        while until is None or until.encode() not in shown:
+            shown += os.read(terminal, 65_536)
+    except OSError:
+        # What Linux says when no program has the terminal open any more.
+        assert until is None, shown
+    return shown.decode()
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without the package's and the proxies' variables."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("APIVIDEO_") and not name.lower().endswith("_proxy")
+    }
