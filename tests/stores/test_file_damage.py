@@ -8,7 +8,6 @@ import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import filelock
 import psutil
 import pytest
 
