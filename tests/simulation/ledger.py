@@ -153,7 +153,7 @@ class Ledger:
         self.in_flight.append(call)
         if self.store_is_faulty:
             return
-        if self._unreported is not None:
+        if self._unreported is not None and not self._lease_had_ended(call):
             self.violation(f"events: call {self._unreported.number} failed without a RenewalFailed event")
             self._unreported = None
         if now < self.backoff_until - EPSILON and not self._lease_had_ended(call):
