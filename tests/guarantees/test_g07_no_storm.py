@@ -17,7 +17,8 @@ from apivideo_auth import (
     TokenRejectedError,
 )
 from tests.conftest import API_KEY
-from tests.support.doubles import LoopClock, Service
+from tests.support.doubles import LoopClock, Service, pending_timers
+from tests.support.faulty_store import FaultyStore
 
 pytestmark = pytest.mark.virtual_time
 
@@ -186,3 +187,32 @@ async def test_g07_a_throttled_401_says_when_to_retry(clock: LoopClock, service:
             except TokenRejectedError as error:
                 await asyncio.sleep(error.retry_after)
     assert [round(gap) for gap in gaps] == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+async def test_g07_an_expired_token_leaves_the_timer_alone(clock: LoopClock, service: Service) -> None:
+    """If the machine slept past the token's end and there is no caller, no timer fires again and again."""
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        await tokens.get_token()
+        clock.asleep = 3600
+        await asyncio.sleep(61)
+        assert pending_timers() == []
+    assert len(service.calls) == 1
+
+
+async def test_g07_failures_before_anothers_success_do_not_count(clock: LoopClock, service: Service) -> None:
+    """Failures in a row begin anew after another worker's success, so that callers wait until the deadline again."""
+    store = FaultyStore()
+    first, second = (TokenManager(API_KEY, api=service, clock=clock, store=store.process()) for _ in range(2))
+    async with first, second:
+        service.always = AuthConnectionError("made-up outage", sent=False)
+        with pytest.raises(AuthConnectionError):
+            await first.get_token()
+        service.always = None
+        await asyncio.sleep(31)
+        await second.get_token()
+        clock.asleep = 3600
+        service.answers.append(AuthConnectionError("made-up outage", sent=False))
+        failed = []
+        first.subscribe(failed.append)
+        await first.get_token()
+        assert failed[0].failures == 1

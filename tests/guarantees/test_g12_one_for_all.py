@@ -286,3 +286,19 @@ async def test_g12_many_workers_call_a_dead_endpoint_as_often_as_one(clock: Loop
     assert len(service.calls) <= elapsed / 4 + 1
     for manager in managers:
         await manager.close()
+
+
+async def test_g12_an_offered_token_keeps_its_lifetime(clock: LoopClock, service: Service) -> None:
+    """A token that was obtained while the store was down has its full lifetime, and so its leeway, for other workers."""
+    store = FaultyStore()
+    owner, other = workers(2, store, service, clock, [])
+    async with owner, other:
+        store.fault = "down"
+        await owner.get_token()
+        await asyncio.sleep(1800)
+        store.fault = None
+        await asyncio.sleep(60)
+        assert (await other.get_token()).access_token == (await owner.get_token()).access_token
+        with pytest.raises(ValueError, match="tokens live for 3600 seconds"):
+            await other.get_token(min_ttl=3500)
+        assert len(service.calls) == 1

@@ -126,8 +126,13 @@ class Checks:
         """
         issued_at = self._issued_at(refresh)
         set_back = worker.store_set_back_at() >= issued_at
-        current = None if worker.current is None else worker.current.grant
-        knows_newer = current is not None and current.issued_at > issued_at
+        current = worker.current
+        knows_newer = (
+            current is not None
+            and current.grant is not None
+            and not current.is_private
+            and current.grant.issued_at > issued_at
+        )
         for earlier in self._sent.setdefault(refresh, []):
             if earlier.outcome in {"not sent", "rate limited"}:
                 continue
@@ -150,13 +155,18 @@ class Checks:
         """Check an event of a manager."""
         self.world.log(worker.name, event)
         self.check_no_secrets(repr(event))
+        if isinstance(event, events.StoreDegraded | events.StoreRecovered):
+            worker.is_degraded = isinstance(event, events.StoreDegraded)
         if isinstance(event, events.RenewalFailed):
             worker.ledger.on_renewal_failed(worker.name, event)
         elif isinstance(event, events.TokenRenewed | events.TokenAdopted):
             now = worker.last_taken_at = self.world.clock.monotonic()
             worker.stalled_before_adoption = now - worker.stalled_at() < worker.policy.lease
             # Which token was adopted is known once it is given to a caller.
-            worker.current = worker.last_granted if isinstance(event, events.TokenRenewed) else None
+            worker.current = None
+            if isinstance(event, events.TokenRenewed) and worker.last_granted is not None:
+                worker.current = worker.last_granted
+                worker.current.is_private = worker.is_degraded
 
     # The callers.
 

@@ -15,7 +15,7 @@ from tests.simulation.service import Call
 
 EPSILON = 1e-6
 STEP_DELAY = 0.01
-"""A renewal that goes on with the API key takes some steps of the event loop, which the simulation may delay."""
+"""Seconds for some steps of the event loop: each may take time in the simulation."""
 DAY = 86_400.0
 
 
@@ -153,16 +153,25 @@ class Ledger:
         self.in_flight.append(call)
         if self.store_is_faulty:
             return
-        if self._unreported is not None:
+        if self._unreported is not None and not self._lease_had_ended(call):
             self.violation(f"events: call {self._unreported.number} failed without a RenewalFailed event")
             self._unreported = None
-        if now < self.backoff_until - EPSILON:
+        if now < self.backoff_until - EPSILON and not self._lease_had_ended(call):
             early = self.backoff_until - now
             self.violation(f"G7: call {call.number} begins {early:.3f} s before the backoff is over")
         self._check_refresh_token(call, worker)
         self._check_cause(call, worker)
         self._check_time(call, worker)
         self.refresh = self.api_key_is_next = None
+
+    def _lease_had_ended(self, call: Call) -> bool:
+        """Return whether the last call ended just now and after its lease, so that this claim may have come first."""
+        return any(
+            earlier.ended is not None
+            and call.started - earlier.ended < STEP_DELAY
+            and earlier.ended - earlier.started >= self.policy.lease - EPSILON
+            for earlier in self._last_ended.values()
+        )
 
     def _check_refresh_token(self, call: Call, worker: CallingWorker) -> None:
         if call.refresh == self.refresh:
@@ -230,7 +239,7 @@ class Ledger:
 
     def _stale_from(self, call: Call) -> float:
         """Return the earliest time from which the token of a call may be stale."""
-        return call.started + believed_lifetime(call) * (self.policy.refresh_at - 0.05) - EPSILON
+        return call.started + believed_lifetime(call) * (self.policy.refresh_at - 0.05) - STEP_DELAY
 
     def on_end(self, call: Call) -> None:
         """Note the outcome of a call."""

@@ -97,7 +97,10 @@ class Grant:
 
 @define(eq=False)
 class Call:
-    """One call to an endpoint. `grant` is what the caller received."""
+    """One call to an endpoint.
+
+    `grant` is what the caller received; `is_private`: it did not get into the store, which was down.
+    """
 
     number: int
     worker: str
@@ -110,6 +113,7 @@ class Call:
     outcome: Outcome | None = None
     grant: Grant | None = None
     retry_after: float | None = None
+    is_private: bool = False
 
 
 @frozen(kw_only=True)

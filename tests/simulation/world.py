@@ -59,6 +59,7 @@ class Worker:
     requests: list[TokenRequest] = field(factory=list)
     last_request_at: float = float("-inf")
     last_taken_at: float = float("-inf")
+    is_degraded: bool = False
     stalled_before_adoption: bool = False
     current: Call | None = None
     last_granted: Call | None = None
