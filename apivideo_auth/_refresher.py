@@ -355,10 +355,10 @@ class Refresher:
         if self._renewer is None:
             return
         due, now = self._state.renewal_due(), self._renewer.clock.monotonic()
-        if due is not None and due <= now and self._state.usable(now) is not None:
-            self._renew_in_background(self._renewer, now)
-        else:
+        if due is None or now < due:
             self._schedule()
+        elif self._state.usable(now) is not None:
+            self._renew_in_background(self._renewer, now)
 
     # The end.
 

@@ -21,7 +21,8 @@ def store_from_url(url: str) -> TokenStore:
 
     - `memory:` is a `MemoryStore`.
     - `file:` is a `FileStore` in the default directory, `file:///absolute/directory` in another one.
-    - `redis://host:6379/0` is a `RedisStore`, `rediss://user:password@host:6379/0` one over TLS.
+    - `redis://host:6379/0` is a `RedisStore`, `rediss://user:password@host:6379/0` one over TLS,
+      `unix:///path/of/redis.sock?db=0` one over a Unix socket.
 
     Raises `TypeError` if the URL is not a string, and `ValueError`, without the URL in its message, if it is invalid.
     """
@@ -34,10 +35,10 @@ def store_from_url(url: str) -> TokenStore:
         return MemoryStore()
     if scheme == "file":
         return _file_store(url)
-    if scheme in ("redis", "rediss"):
+    if scheme in ("redis", "rediss", "unix"):
         return RedisStore(url)
     raise ValueError(
-        "a token store's URL is memory:, file:, file:///absolute/directory, redis://host:6379/0 or rediss://…"
+        "a token store's URL is memory:, file:, file:///absolute/directory, redis://host:6379/0, rediss://… or unix://…"
     )
 
 

@@ -75,7 +75,8 @@ class Waiters:
 
     def __init__(self) -> None:
         self.wakes = 0
-        self._events: set[asyncio.Event] = set()
+        # A dict, so that they are woken in the order in which they came.
+        self._events: dict[asyncio.Event, None] = {}
 
     def wake(self) -> None:
         """End every call of `wait` and `poll`."""
@@ -113,11 +114,11 @@ class Waiters:
     def _registered(self) -> Generator[asyncio.Event]:
         # An event for each call: it is set as well if `wake` comes while `has_changed` runs.
         event = asyncio.Event()
-        self._events.add(event)
+        self._events[event] = None
         try:
             yield event
         finally:
-            self._events.discard(event)
+            del self._events[event]
 
 
 def require_packages(user: str, extra: str, *packages: str) -> None:

@@ -375,8 +375,11 @@ class FailoverAccount:
             return theirs
         claim = Claim(id=own.version, seen=None if theirs is None else theirs.version, lease=LEASE_MARGIN)
         answer = await self._ask(lambda slot: slot.claim(claim), claim)
+        if isinstance(answer, Changed):
+            return answer.token
         if not isinstance(answer, Granted):
-            return answer.token if isinstance(answer, Changed) else theirs
+            self._look_in(answer.retry_after)
+            return theirs
         # The record counts a token's life from the claim, and this claim came after the call.
         remaining = self.known.private.ends_at - self._now()
         refresh = None if self.known.private.refresh is None else SecretBytes(self.known.private.refresh)
@@ -421,9 +424,7 @@ class FailoverAccount:
         breaker.failures += 1
         wait = store_backoff(breaker.failures, jitter=self._jitter())
         breaker.retry_at = now + wait
-        self._cancel_timer()
-        if self.slots:
-            self._timer = self.loop.call_at(self.loop.time() + wait, self._look, context=Context())
+        self._look_in(wait)
         if self._down_since is None:
             self._down_since = now
             self._emit(events.StoreDegraded(cause=message, next_try_in=wait))
@@ -433,7 +434,6 @@ class FailoverAccount:
             breaker.failures = 0
         if self._down_since is not None and not self._reads.failures and not self._writes.failures:
             seconds, self._down_since = self._now() - self._down_since, None
-            self._cancel_timer()
             self._emit(events.StoreRecovered(seconds=seconds))
 
     def _on_damage(self, message: str) -> None:
@@ -446,6 +446,11 @@ class FailoverAccount:
         if self._damaged_since is not None:
             seconds, self._damaged_since = self._now() - self._damaged_since, None
             self._emit(events.StoreRecovered(seconds=seconds))
+
+    def _look_in(self, seconds: float) -> None:
+        self._cancel_timer()
+        if self.slots:
+            self._timer = self.loop.call_at(self.loop.time() + seconds, self._look, context=Context())
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

@@ -131,7 +131,7 @@ class Checks:
         for earlier in self._sent.setdefault(refresh, []):
             if earlier.outcome in {"not sent", "rate limited"}:
                 continue
-            if not set_back or earlier.worker == call.worker or knows_newer:
+            if not set_back or earlier.process == call.process or knows_newer:
                 how = f"call {earlier.number} ({earlier.outcome})"
                 self.violation(f"G6: {refresh} is sent again in call {call.number}, after {how}")
         self._sent[refresh].append(call)

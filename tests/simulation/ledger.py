@@ -148,7 +148,7 @@ class Ledger:
         for other in self.in_flight:
             self._superseded.add(other.number)
             leased = now - other.started < self.policy.lease - EPSILON
-            if leased and (not self.store_is_faulty or other.worker == call.worker):
+            if leased and (not self.store_is_faulty or other.process == call.process):
                 self.violation(f"G1: call {call.number} begins while call {other.number} is in flight")
         self.in_flight.append(call)
         if self.store_is_faulty:

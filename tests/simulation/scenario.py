@@ -10,9 +10,9 @@ from functools import partial
 from attrs import field, frozen
 
 from apivideo_auth import AuthError, RefreshPolicy
-from tests.simulation import stores
 from tests.simulation.loop import BusyLoopError, DeadlockError, LoopBehavior, SimulatedClock, VirtualLoop
 from tests.simulation.service import FAULTS, Call, FaultPeriod, ServiceSettings
+from tests.simulation.stores import FAULTY_FRACTION, SharedStore, StoreFaults, random_faults
 from tests.simulation.world import CallerPlan, Worker, World
 
 LIFETIMES = (1, 2, 5, 11, 30, 60, 300, 3600, 3600, 86_400)
@@ -109,8 +109,8 @@ async def recover(world: World) -> None:
     world.loop.behavior = LoopBehavior(order=world.loop.behavior.order)
     world.on_call = None
     for worker in world.open_workers():
-        if isinstance(worker.store, stores.FaultyStore):
-            worker.store.faults = stores.StoreFaults()
+        if worker.store is not None:
+            worker.store.shared.faults = StoreFaults()
     await asyncio.sleep(2 * world.policy.lease + 61)
     for worker in world.open_workers():
         world.log("world", f"{worker.name} has to serve a token")
@@ -134,9 +134,11 @@ def random_world(rng: random.Random, options: random.Random, loop: VirtualLoop) 
         rng=rng,
         settings=random_settings(rng, lifetime, policy.attempt_timeout),
         policy=policy,
-        stores_fail=rng.random() < stores.FAULTY_FRACTION,
+        stores_fail=rng.random() < FAULTY_FRACTION,
         on_call=disturb_call if rng.random() < 0.7 else None,
         callers_move=options.random() < 0.5,
+        options=options,
+        same_process=options.choice([0.0, 0.0, 0.5]),
     )
     world.service.fault_rates = random_fault_rates(rng, rng.choice([0.0, 0.0, 0.05, 0.3]))
     if options.random() < 0.2:
@@ -147,8 +149,8 @@ def random_world(rng: random.Random, options: random.Random, loop: VirtualLoop) 
         shared = size > 1 or rng.random() < 0.3
         store = None
         if shared:
-            log = partial(world.log, f"store {account}")
-            store = stores.shared_store(rng, faulty=world.stores_fail, pushes=pushes, log=log)
+            faults = random_faults(rng) if world.stores_fail else StoreFaults()
+            store = SharedStore(rng, faults, pushes=pushes, log=partial(world.log, f"store {account}"))
         for _ in range(size):
             world.open(f"account{account}", store)
     return world
@@ -265,7 +267,7 @@ def replace_manager(world: World, worker: Worker) -> None:
     for _ in range(rng.choice([1, 1, 2])):
         world.start_close(worker, cancel_after=rng.choice([None, None, 0.0, 0.01, 1.0]))
     account = f"private{len(world.workers) + 1}" if worker.store is None else worker.ledger.account
-    world.open(account, worker.store)
+    world.open(account, None if worker.store is None else worker.store.shared)
 
 
 def disturb(world: World) -> None:

@@ -101,6 +101,7 @@ class Call:
 
     number: int
     worker: str
+    process: str
     endpoint: Literal["authenticate", "refresh"]
     refresh: str | None
     started: float
@@ -158,9 +159,9 @@ class FaultyService:
     _live_refresh_tokens: dict[str, Grant] = field(factory=dict)
     _issued: int = 0
 
-    def endpoints(self, worker: str) -> "Endpoints":
+    def endpoints(self, worker: str, process: str) -> "Endpoints":
         """Return what a worker calls instead of an `AuthenticationApi`."""
-        return Endpoints(self, worker)
+        return Endpoints(self, worker, process)
 
     def accepts(self, access: str) -> bool:
         """Return whether a resource accepts this access token now; otherwise it answers 401."""
@@ -188,11 +189,12 @@ class FaultyService:
         self.fault_rates, self.key_rejected_between, self.rejects_tokens_until = {}, (0.0, 0.0), 0.0
         self.fault_periods.clear()
 
-    async def call(self, worker: str, refresh: str | None) -> AccessToken:
+    async def call(self, worker: str, process: str, refresh: str | None) -> AccessToken:
         """Answer a call, or raise."""
         call = Call(
             number=len(self.calls) + 1,
             worker=worker,
+            process=process,
             endpoint="authenticate" if refresh is None else "refresh",
             refresh=refresh,
             started=self.clock.monotonic(),
@@ -322,12 +324,13 @@ class Endpoints:
 
     service: FaultyService = field(repr=False)
     worker: str
+    process: str
 
     async def authenticate(self, payload: AuthenticatePayload) -> AccessToken:
         """Answer `POST /auth/api-key`."""
         assert isinstance(payload, AuthenticatePayload)
-        return await self.service.call(self.worker, None)
+        return await self.service.call(self.worker, self.process, None)
 
     async def refresh(self, payload: RefreshTokenPayload) -> AccessToken:
         """Answer `POST /auth/refresh`."""
-        return await self.service.call(self.worker, str(payload.refresh_token))
+        return await self.service.call(self.worker, self.process, str(payload.refresh_token))

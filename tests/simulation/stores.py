@@ -1,4 +1,4 @@
-"""The stores that simulated workers share: one that works, and one that fails at random."""
+"""The store that simulated workers share, which fails at random."""
 
 import asyncio
 import random
@@ -35,56 +35,54 @@ class StoreFaults:
     set_back: float = 0.0
 
 
-class SharedStore(MemoryStore):
-    """A `MemoryStore` that, without `pushes`, never calls `on_commit`."""
+class SharedStore:
+    """A store in memory that the workers of an account share, each process through a `ProcessStore`.
 
-    def __init__(self, *, pushes: bool = True) -> None:
-        super().__init__()
+    - `pushes`: whether it calls `on_commit`; a `FileStore`, for example, does not.
+    - `faults`: what goes wrong. `set_back_at`: when it was last set back to an earlier record. Until then it kept, or
+      lost, what it confirmed.
+    """
+
+    def __init__(self, rng: random.Random, faults: StoreFaults, *, pushes: bool, log: Callable[[str], None]) -> None:
+        self.rng = rng
+        self.faults = faults
         self.pushes = pushes
+        self.log = log
+        self.records = MemoryStore()
+        self.set_back_at = float("-inf")
 
-    def open(self, account: str, *, on_commit: Callable[[], None], **options: Any) -> MemorySlot:
-        return super().open(account, on_commit=on_commit if self.pushes else _ignore_commit, **options)
+    @property
+    def is_faulty(self) -> bool:
+        """Return whether it has faults at this moment."""
+        return self.faults != StoreFaults()
+
+
+class ProcessStore:
+    """A `SharedStore` as one process sees it: the managers that are given the same object are in one process."""
+
+    needs_encryption = False
+
+    def __init__(self, shared: SharedStore) -> None:
+        self.shared = shared
+
+    def open(
+        self, account: str, *, clock: Clock, on_commit: Callable[[], None], on_damage: Callable[[str], None]
+    ) -> "FaultySlot":
+        on_commit = on_commit if self.shared.pushes else _ignore_commit
+        inner = self.shared.records.open(account, clock=clock, on_commit=on_commit, on_damage=on_damage)
+        return FaultySlot(self.shared, inner, clock)
 
 
 def _ignore_commit() -> None:
     """Stand in for `on_commit` where a store cannot push."""
 
 
-class Process:
-    """A store as one process sees it. Managers with the same `Process` are managers of one process."""
-
-    needs_encryption = False
-
-    def __init__(self, store: "SharedStore | FaultyStore") -> None:
-        self.open = store.open
-
-
-class FaultyStore:
-    """A store that is down, slow, emptied, or set back to an earlier copy, at random.
-
-    `set_back_at`: when it was last set back; before that it kept, or lost, what it confirmed.
-    """
-
-    needs_encryption = False
-
-    def __init__(self, inner: SharedStore, rng: random.Random, faults: StoreFaults, log: Callable[[str], None]) -> None:
-        self.faults = faults
-        self.log = log
-        self.set_back_at = float("-inf")
-        self._inner = inner
-        self._rng = rng
-
-    def open(self, account: str, *, clock: Clock, **options: Any) -> "FaultySlot":
-        return FaultySlot(self, self._inner.open(account, clock=clock, **options), self._rng, clock)
-
-
 @define(eq=False)
 class FaultySlot:
-    """One worker's view of a `FaultyStore`."""
+    """One process's view of an account in a `SharedStore`."""
 
-    store: FaultyStore
+    store: SharedStore
     inner: MemorySlot
-    rng: random.Random
     clock: Clock
     earlier_record: Any = EMPTY
 
@@ -101,7 +99,8 @@ class FaultySlot:
         return await self._perform(lambda: self.inner.release(event))
 
     async def changed(self, timeout: float) -> None:
-        await self.inner.changed(timeout * self.rng.random() if self._happens(self.store.faults.down) else timeout)
+        early = self._happens(self.store.faults.down)
+        await self.inner.changed(timeout * self.store.rng.random() if early else timeout)
 
     async def forget(self) -> None:
         await self._perform(self.inner.forget)
@@ -110,43 +109,37 @@ class FaultySlot:
         await self.inner.close()
 
     async def _perform(self, operation: Callable[[], Awaitable[T]]) -> T:
-        faults, entry = self.store.faults, self.inner._shared
+        store, faults, shared = self.store, self.store.faults, self.inner._shared
         if self._happens(faults.slow):
-            await asyncio.sleep(self.rng.random() * faults.max_delay)
+            await asyncio.sleep(store.rng.random() * faults.max_delay)
         if self._happens(faults.down):
-            self.store.log("down")
+            store.log("down")
             raise TokenStoreError("the store is down")
         if self._happens(faults.emptied):
-            self.store.log("emptied")
-            entry.record = EMPTY
+            store.log("emptied")
+            shared.record = EMPTY
         elif self._happens(faults.set_back):
-            self.store.log("set back to an earlier record")
-            self.store.set_back_at = self.clock.monotonic()
-            entry.record = self.earlier_record
+            store.log("set back to an earlier record")
+            store.set_back_at = self.clock.monotonic()
+            shared.record = self.earlier_record
         elif self._happens(0.1):
-            self.earlier_record = entry.record
+            self.earlier_record = shared.record
         answer = await operation()
         if self._happens(faults.lost):
-            self.store.log("loses an answer")
+            store.log("loses an answer")
             raise TokenStoreError("the store lost the connection")
         return answer
 
     def _happens(self, probability: float) -> bool:
-        return self.store.faults != StoreFaults() and self.rng.random() < probability
+        return self.store.is_faulty and self.store.rng.random() < probability
 
 
-def shared_store(
-    rng: random.Random, *, faulty: bool, pushes: bool, log: Callable[[str], None]
-) -> SharedStore | FaultyStore:
-    """Return the store that the workers of an account share."""
-    store = SharedStore(pushes=pushes)
-    if not faulty:
-        return store
-    faults = StoreFaults(
+def random_faults(rng: random.Random) -> StoreFaults:
+    """Return the faults of a store that fails."""
+    return StoreFaults(
         down=rng.choice([0.0, 0.05, 0.5]),
         lost=rng.choice([0.0, 0.05]),
         slow=rng.choice([0.0, 0.1]),
         emptied=rng.choice([0.0, 0.02]),
         set_back=rng.choice([0.0, 0.02]),
     )
-    return FaultyStore(store, rng, faults, log)

@@ -13,13 +13,7 @@ from tests.simulation.checks import Checks, TokenRequest
 from tests.simulation.ledger import Ledger
 from tests.simulation.loop import SimulatedClock, VirtualLoop
 from tests.simulation.service import API_KEY, KEY_REJECTED, Call, FaultyService, ServiceSettings
-from tests.simulation.stores import FaultyStore, Process, SharedStore
-
-Store = SharedStore | FaultyStore
-
-
-SAME_PROCESS_FRACTION = 0.25
-"""The fraction of workers that share the process, and so the store object, of an earlier worker."""
+from tests.simulation.stores import ProcessStore, SharedStore
 
 
 @frozen(kw_only=True)
@@ -54,7 +48,8 @@ class Worker:
     manager: TokenManager
     policy: RefreshPolicy
     ledger: Ledger
-    store: Store | None
+    store: ProcessStore | None
+    process: str
     clock: SimulatedClock
     opened_at: float
     closing: bool = False
@@ -82,11 +77,11 @@ class Worker:
 
     def store_pushes(self) -> bool:
         """Return whether other workers' commits are pushed to this one."""
-        return isinstance(self.store, SharedStore) and self.store.pushes
+        return self.store is not None and self.store.shared.pushes
 
     def store_set_back_at(self) -> float:
         """Return when the store was last set back to an earlier record; minus infinity if never."""
-        return self.store.set_back_at if isinstance(self.store, FaultyStore) else float("-inf")
+        return float("-inf") if self.store is None else self.store.shared.set_back_at
 
     def remaining(self) -> float:
         """Return the remaining life of the manager's own token, to 10 µs; minus infinity if it has none."""
@@ -108,7 +103,10 @@ class Worker:
 
 @define(eq=False)
 class World:
-    """One simulation. `trace` records what happened as values; `lines` turns it into text."""
+    """One simulation. `trace` records what happened as values; `lines` turns it into text.
+
+    `same_process`: the probability that a manager is opened in the process of another one.
+    """
 
     loop: VirtualLoop
     clock: SimulatedClock
@@ -117,6 +115,8 @@ class World:
     policy: RefreshPolicy
     stores_fail: bool = False
     callers_move: bool = False
+    options: random.Random = field(factory=lambda: random.Random(0))
+    same_process: float = 0.0
     on_call: Callable[["World", Call], None] | None = None
     workers: dict[str, Worker] = field(factory=dict)
     tasks: dict["asyncio.Task[Any]", None] = field(factory=dict)
@@ -124,7 +124,6 @@ class World:
     service: FaultyService = field(init=False)
     checks: Checks = field(init=False)
     _ledgers: dict[str, Ledger] = field(factory=dict)
-    _processes: dict[Store, list[Process]] = field(factory=dict)
     _max_delay: float = field(init=False)
     # The blocks of the loop: when they ended, by the loop's time and by the clock, and how long they were.
     _blocks: list[tuple[float, float, float]] = field(factory=list)
@@ -174,9 +173,17 @@ class World:
         self.clock.last_block_at = self.clock.monotonic()
         self._blocks.append((self.loop.time(), self.clock.last_block_at, seconds))
 
-    def open(self, account: str, store: Store | None) -> Worker:
-        """Create a manager for an account; workers with the same `store` share the account."""
+    def open(self, account: str, shared: SharedStore | None) -> Worker:
+        """Create a manager for an account, in a process of its own or in that of another worker."""
         name = f"worker {len(self.workers) + 1}"
+        process, store = f"process of {name}", None
+        if shared is not None:
+            siblings = [worker for worker in self.open_workers() if worker.store and worker.store.shared is shared]
+            if siblings and self.options.random() < self.same_process:
+                sibling = self.options.choice(siblings)
+                process, store = sibling.process, sibling.store
+            else:
+                store = ProcessStore(shared)
         ledger = self._ledgers.get(account)
         if ledger is None:
             ledger = self._ledgers[account] = Ledger(
@@ -189,26 +196,16 @@ class World:
         manager = TokenManager(
             API_KEY,
             base_url=f"https://{account}.example",
-            store=self._process(store),
+            store=store,
             policy=self.policy,
-            api=self.service.endpoints(name),
+            api=self.service.endpoints(name, process),
             clock=self.clock,
         )
-        worker = Worker(name, manager, self.policy, ledger, store, self.clock, self.clock.monotonic())
+        worker = Worker(name, manager, self.policy, ledger, store, process, self.clock, self.clock.monotonic())
         self.workers[name] = worker
         manager.subscribe(lambda event: self.checks.on_event(worker, event))
-        self.log(name, f"opened for {account}")
+        self.log(name, f"opened for {account}, in the {process}")
         return worker
-
-    def _process(self, store: Store | None) -> Process | None:
-        """Return a process for a new worker: mostly a process of its own, sometimes that of an earlier worker."""
-        if store is None:
-            return None
-        processes = self._processes.setdefault(store, [])
-        if processes and self.rng.random() < SAME_PROCESS_FRACTION:
-            return self.rng.choice(processes)
-        processes.append(Process(store))
-        return processes[-1]
 
     def open_workers(self) -> list[Worker]:
         """Return the workers that nobody has begun to close."""
@@ -308,4 +305,4 @@ class World:
         """Check that nothing that managers show contains a secret."""
         for worker in self.workers.values():
             manager = worker.manager
-            self.checks.check_no_secrets(repr(manager), str(manager), repr(manager.status()), repr(vars(manager)))
+            self.checks.check_no_secrets(repr(manager), str(manager), repr(manager.status()), repr(manager._state))

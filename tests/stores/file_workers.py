@@ -161,6 +161,18 @@ class Process:
         await asyncio.sleep(0)
 
 
-def threads() -> list[str]:
+def running_threads() -> list[threading.Thread]:
     """Return the threads of file stores that are running."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("apivideo-auth-files")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("apivideo-auth-files")]
+
+
+def threads() -> list[str]:
+    """Return the names of these threads."""
+    return [thread.name for thread in running_threads()]
+
+
+async def ended() -> None:
+    """Return when these threads have ended."""
+    async with asyncio.timeout(5.0):
+        while running_threads():  # noqa: ASYNC110  the other side is a thread
+            await asyncio.sleep(0.001)

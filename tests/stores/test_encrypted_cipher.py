@@ -1,13 +1,11 @@
 """Encryption: only the same API key, account and part can decrypt."""
 
 import sys
-import traceback
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apivideo_auth._errors import TokenStoreError
 from apivideo_auth._secrets import MASK, SecretBytes
 from apivideo_auth.stores._encrypted import Cipher
 
@@ -52,15 +50,13 @@ def test_a_token_is_not_readable(cipher):
 )
 def test_parts_cannot_be_swapped(cipher, other, part):
     """A part cannot be decrypted with another API key, for another account or as the other part."""
-    with pytest.raises(TokenStoreError, match="cannot be decrypted"):
-        other.decrypt(part, cipher.encrypt("access", TOKEN))
+    assert other.decrypt(part, cipher.encrypt("access", TOKEN)) is None
 
 
 def test_a_name_does_not_run_into_the_part(cipher):
     """An account whose name ends like the name of a part is not confused with the shorter name."""
     encrypted = Cipher(API_KEY, "a").encrypt("access", TOKEN)
-    with pytest.raises(TokenStoreError):
-        Cipher(API_KEY, "aacc").decrypt("access", encrypted)
+    assert Cipher(API_KEY, "aacc").decrypt("access", encrypted) is None
 
 
 def test_every_changed_bit_is_found(cipher):
@@ -70,25 +66,21 @@ def test_every_changed_bit_is_found(cipher):
         for bit in range(8):
             altered = bytearray(encrypted)
             altered[position] ^= 1 << bit
-            with pytest.raises(TokenStoreError):
-                cipher.decrypt("access", bytes(altered))
+            assert cipher.decrypt("access", bytes(altered)) is None
 
 
-def test_every_other_length_is_refused(cipher):
+def test_no_other_length_can_be_decrypted(cipher):
     """A part that was truncated or extended cannot be decrypted, nor an empty one."""
     encrypted = cipher.encrypt("access", TOKEN)
     for length in range(len(encrypted)):
-        with pytest.raises(TokenStoreError):
-            cipher.decrypt("access", encrypted[:length])
-    with pytest.raises(TokenStoreError):
-        cipher.decrypt("access", encrypted + b"\x00")
+        assert cipher.decrypt("access", encrypted[:length]) is None
+    assert cipher.decrypt("access", encrypted + b"\x00") is None
 
 
 @given(st.binary(max_size=100))
-def test_arbitrary_bytes_are_refused(data):
-    """Arbitrary bytes are refused with a `TokenStoreError`."""
-    with pytest.raises(TokenStoreError, match="the stored refresh token cannot be decrypted"):
-        Cipher(API_KEY, "account").decrypt("refresh", data)
+def test_arbitrary_bytes_cannot_be_decrypted(data):
+    """Arbitrary bytes count as missing."""
+    assert Cipher(API_KEY, "account").decrypt("refresh", data) is None
 
 
 def test_any_text_can_be_a_key_and_a_name():
@@ -98,17 +90,12 @@ def test_any_text_can_be_a_key_and_a_name():
 
 
 def test_nothing_secret_is_shown(cipher):
-    """Neither the `repr` of the cipher or its result nor a traceback that captures locals shows a secret."""
+    """The `repr` of the cipher and of its result shows no secret."""
     encrypted = cipher.encrypt("access", TOKEN)
     decrypted = cipher.decrypt("access", encrypted)
     assert isinstance(decrypted, SecretBytes)
     assert repr(decrypted) == f"b'{MASK}'"
     assert API_KEY not in repr(cipher)
-    with pytest.raises(TokenStoreError) as caught:
-        cipher.decrypt("refresh", encrypted)
-    shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
-    assert API_KEY not in shown
-    assert TOKEN.decode() not in shown
 
 
 def test_a_part_of_the_first_release_can_still_be_decrypted(cipher):

@@ -274,7 +274,7 @@ async def test_an_invalid_answer_is_a_store_error(answer, slots):
         (RuntimeError("made-up-secret"), "RuntimeError"),
         (OSError(111, "made-up-secret"), r"ConnectionRefusedError \(Connection refused\)"),
         (redis.exceptions.ConnectionError("made-up-secret"), "ConnectionError"),
-        (redis.exceptions.ResponseError("OOM made-up-secret"), r"ResponseError \(OOM\)"),
+        (redis.exceptions.ResponseError("WAIT made-up-secret"), r"ResponseError \(WAIT\)"),
         (redis.exceptions.AuthenticationError("made-up-secret"), "AuthenticationError"),
         (TimeoutError("made-up-secret"), "TimeoutError"),
     ],

@@ -1,4 +1,4 @@
-"""A store in memory that a test can take away, slow down, empty, or set back to an older copy."""
+"""A store in memory that a test can take down, slow down, empty, or set back to an earlier record."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,24 +9,39 @@ from apivideo_auth._record import EMPTY, Record
 
 
 class FaultyStore:
-    """A `MemoryStore` with a switch: `fault` is None, "down", "slow", "lost" (done, but no answer) or "garbage"."""
+    """A `MemoryStore` with a switch.
+
+    - `fault`: `None`, "down", "slow" (no answer for an hour), "lost" (executed, but without an answer), or "garbage" (it
+      raises an exception that stores do not raise).
+    - `pushes`: whether it calls `on_commit`.
+    - `operations`: the names of the operations so far; `before` is called with the name before each.
+    """
 
     needs_encryption = False
 
-    def __init__(self) -> None:
-        self.inner = MemoryStore()
+    def __init__(self, *, pushes: bool = True, parent: "FaultyStore | None" = None) -> None:
+        self.inner = MemoryStore() if parent is None else parent.inner
+        self.pushes = pushes
+        self.parent = parent
         self.fault: str | None = None
         self.operations: list[str] = []
         self.before: Callable[[str], None] = lambda _operation: None
 
     def open(self, account: str, **kwargs: Any) -> "FaultySlot":
+        if not self.pushes:
+            kwargs["on_commit"] = _ignore
         return FaultySlot(self, self.inner.open(account, **kwargs))
 
     def process(self) -> "FaultyStore":
-        """Return the same store as another process sees it, with a switch of its own."""
-        other = FaultyStore()
-        other.inner = self.inner
-        return other
+        """Return the same store as another process sees it. What is set there concerns that process only."""
+        return FaultyStore(pushes=self.pushes, parent=self)
+
+    def begin(self, operation: str) -> str | None:
+        """Note an operation, and return the fault that it meets."""
+        self.before(operation)
+        self.operations.append(operation)
+        parent_fault = None if self.parent is None else self.parent.begin(operation)
+        return self.fault or parent_fault
 
     @property
     def record(self) -> Record:
@@ -39,8 +54,12 @@ class FaultyStore:
         account.record = record
 
     def empty(self) -> None:
-        """Lose everything."""
+        """Lose the record."""
         self.record = EMPTY
+
+
+def _ignore() -> None:
+    """Stand in for `on_commit` in a store that does not push."""
 
 
 class FaultySlot:
@@ -52,9 +71,7 @@ class FaultySlot:
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def operation(*args: Any) -> Any:
-            self._store.before(name)
-            self._store.operations.append(name)
-            fault = self._store.fault
+            fault = self._store.begin(name)
             if fault == "down":
                 raise TokenStoreError("made-up outage of the store")
             if fault == "garbage":

@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, Protocol, cast
@@ -16,7 +17,26 @@ BUDGET: Final = 0.45
 An operation of a store has 0.5 seconds; the difference makes sure that the error comes from here, with its cause.
 """
 
+MAX_COMMANDS: Final = 8
+"""Commands that a store sends at a time, each on a connection of its own. More of them wait."""
+
+_KEEPALIVE: Final = {
+    getattr(socket, name): seconds
+    for name, seconds in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)
+}
+
 _CODE: Final = re.compile(r"[A-Z]{3,20}\b")
+
+# Found in the text, because redis-py, valkey-py and the versions of the server disagree on classes and codes.
+_EXPLANATIONS: Final = (
+    (re.compile("WRONGTYPE"), "the key holds something else than a record (WRONGTYPE)"),
+    (re.compile("NOPERM|no permissions|can't run this command"), "the user lacks a permission (ACL)"),
+    (re.compile("READONLY|read only replica"), "the server is a read-only replica (READONLY)"),
+    (re.compile("OOM|'maxmemory'"), "the server is out of memory (OOM)"),
+    (re.compile("event loop|different loop"), "the client was used in another event loop"),
+)
+_NO_SCRIPT: Final = re.compile("NOSCRIPT|No matching script")
 
 
 class PubSub(Protocol):
@@ -46,7 +66,10 @@ def client_from_url(url: Secret) -> Client:
         client = _client_from_url(url)
     if client is None:
         # Raised outside of the handler: redis-py's errors may contain the URL, with its password.
-        raise ValueError("a RedisStore's URL must be like redis://host:6379/0 or rediss://user:password@host:6379/0")
+        raise ValueError(
+            "a RedisStore's URL must be like redis://host:6379/0, rediss://user:password@host:6379/0 or "
+            "unix:///path/of/redis.sock?db=0"
+        )
     _check_decoding(client)
     return client
 
@@ -57,18 +80,22 @@ def _client_from_url(url: Secret) -> Client | None:
     from redis.backoff import NoBackoff  # noqa: PLC0415  as above
 
     parts = urlsplit(url)
-    if parts.scheme not in {"redis", "rediss"} or not parts.hostname or parts.port == 0:
+    tcp: dict[str, Any] = {"socket_keepalive": True, "socket_keepalive_options": _KEEPALIVE}
+    if parts.scheme == "unix" and parts.path and not parts.hostname:
+        tcp = {}
+    elif parts.scheme not in {"redis", "rediss"} or not parts.hostname or parts.port == 0:
         return None
     client: Redis = cast("Any", Redis).from_url(
         url,
         # RESP2 has all that is needed, and connecting takes no command.
         protocol=2,
-        # A repeated command gets the answer of the second one: a claim would be held up by itself.
+        # The budget is too short for a second try.
         retry=Retry(NoBackoff(), 0),
-        socket_timeout=BUDGET,
+        # The budget ends a command. A timeout here would lose an answer that arrives while the event loop is blocked.
+        socket_timeout=None,
         socket_connect_timeout=BUDGET,
-        socket_keepalive=True,
         health_check_interval=0,
+        **tcp,
     )
     # The options in the URL are checked when a connection is made; this does not connect yet.
     cast("Any", client.connection_pool).make_connection()
@@ -85,7 +112,15 @@ def check_client(client: object) -> Client:
         raise TypeError("a RedisStore needs a client of redis.asyncio, not a blocking client or a pipeline")
     usable = cast("Client", client)
     _check_decoding(usable)
+    if max_connections(usable) < 2:  # noqa: PLR2004  the subscription has one for itself
+        raise ValueError("a RedisStore needs a client with at least two connections: raise max_connections")
     return usable
+
+
+def max_connections(client: Client) -> int:
+    """Return how many connections a client opens at most."""
+    limit = getattr(getattr(client, "connection_pool", None), "max_connections", None)
+    return limit if isinstance(limit, int) else MAX_COMMANDS + 1
 
 
 def _check_decoding(client: Client) -> None:
@@ -108,10 +143,18 @@ def address_of(client: Client) -> str:
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/{database}"
 
 
+def is_unknown_script(error: Exception) -> bool:
+    """Return whether the server does not know the script by its hash."""
+    return _NO_SCRIPT.search(str(error)) is not None
+
+
 def describe_error(error: BaseException) -> str:
-    """Return the class of an error and the code of Redis or of the system, but never its text: it may hold secrets."""
-    name = type(error).__name__
-    code = _CODE.match(str(error))
+    """Return what an error means, or its class and its code, but never its text: it may hold secrets."""
+    name, text = type(error).__name__, str(error)
+    for pattern, explanation in _EXPLANATIONS:
+        if pattern.search(text):
+            return explanation
+    code = _CODE.match(text)
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and isinstance(cause.errno, int):

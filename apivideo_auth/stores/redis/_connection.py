@@ -1,68 +1,147 @@
-"""What the slots of a `RedisStore` share in one event loop: a client that runs the script, and a subscription."""
+"""What the slots of a `RedisStore` share in one event loop: clients that run the script, and a subscription."""
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, cast
+from typing import Any, Final, cast
+from weakref import ref
 
+from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth._errors import TokenStoreError
-from apivideo_auth.stores.redis._client import BUDGET, Client, address_of, describe_error
+from apivideo_auth.stores.redis._client import (
+    BUDGET,
+    MAX_COMMANDS,
+    Client,
+    address_of,
+    describe_error,
+    is_unknown_script,
+    max_connections,
+)
 from apivideo_auth.stores.redis._script import Answer, Arguments, UnreadableError, load_script, parse_answer
 from apivideo_auth.stores.redis._subscription import Listener, Subscription, cancel
 
+MAX_IDLE: Final = 30.0
+"""A connection that was not used for so many seconds is not used again: the network may have forgotten it."""
+GRACE_STEPS: Final = 20
+"""Steps of the event loop in which an answer that has arrived late, because the loop was blocked, still counts."""
+
 
 class Connection:
-    """A client in one event loop, closed in the end if it is `owned`, and the subscription for all slots."""
+    """The clients of one event loop, and the subscription for all slots.
 
-    def __init__(self, client: Client, *, owned: bool) -> None:
-        self._client = client
+    A client that is `owned` has one connection, which is closed when it failed or was idle, and in the end. A client
+    that was passed in is used for all commands and for the subscription, and stays open.
+    """
+
+    def __init__(self, new_client: Callable[[], Client], *, owned: bool) -> None:
+        self._new_client = new_client
         self._owned = owned
-        self.subscription = Subscription(client)
+        # The first client has the subscription.
+        self._client = new_client()
+        limit = MAX_COMMANDS if owned else max_connections(self._client) - 1
+        self._turns = asyncio.Semaphore(min(MAX_COMMANDS, limit))
+        # The owned clients that no command uses, and since when; the last one is used first.
+        self._free: list[tuple[Client, float]] = []
+        self._closing: set[asyncio.Task[None]] = set()
+        self._ended = False
+        self.subscription = Subscription(self._client, on_end=self._end)
 
     async def run(self, key: bytes, arguments: Arguments, *, now: bytes) -> Answer:
-        """Run the script once. Raises `TokenStoreError` within the budget; the script may have run even then."""
+        """Run the script once. Raises `TokenStoreError` within the budget; the script may have run even then.
+
+        Waiting for a free connection does not count against the budget.
+        """
         operation, *values = arguments
-        outcome = await self._outcome(key, operation, now, *values)
+        async with self._turns:
+            outcome = await self._outcome(key, operation, now, *values)
         if isinstance(outcome, str):
             # Raised here, where neither the client's error nor an answer is context or a local: they may hold secrets.
             raise TokenStoreError(f"the token store at {address_of(self._client)} failed: {outcome}")
         return outcome
 
     async def close(self) -> None:
-        """End the subscription, and close the client if it is owned."""
+        """End the subscription, and close the clients that are owned."""
         await self.subscription.stop()
-        if self._owned:
-            closing = asyncio.Task(cast("Any", self._client).aclose(), loop=asyncio.get_running_loop())
-            await asyncio.wait({closing}, timeout=BUDGET)
-            await cancel(closing)
 
     async def _outcome(self, *keys_and_args: bytes) -> Answer | str:
         """Return the answer, or the reason why there is none."""
+        client = self._take_client()
         # In a task of its own: the budget and the caller's cancellation hold, whatever the client does when cancelled.
         command = asyncio.Task(
-            self._eval(*keys_and_args), loop=asyncio.get_running_loop(), name="apivideo-auth-command"
+            _eval(client, *keys_and_args), loop=asyncio.get_running_loop(), name="apivideo-auth-command"
         )
         try:
-            await asyncio.wait({command}, timeout=BUDGET)
-        finally:
+            await _within_budget(command)
+        except asyncio.CancelledError:
+            # Closed here and not by another task: the event loop may be about to end.
             await cancel(command)
-        if command.cancelled():
-            return f"no answer within {BUDGET:g} seconds"
-        error = command.exception()
-        if error is not None:
-            return describe_error(error)
+            await self._close_client(client)
+            raise
+        await cancel(command)
+        error = None if command.cancelled() else command.exception()
+        if command.cancelled() or error is not None:
+            self._discard(client)
+            return f"no answer within {BUDGET:g} seconds" if error is None else describe_error(error)
+        self._put_back(client)
         try:
             return parse_answer(command.result())
         except UnreadableError:
             return "its answer cannot be read"
 
-    async def _eval(self, *keys_and_args: bytes) -> object:
-        from redis.exceptions import NoScriptError  # noqa: PLC0415  an optional package
+    def _take_client(self) -> Client:
+        if not self._owned:
+            return self._client
+        if self._free and SYSTEM_CLOCK.monotonic() - self._free[-1][1] > MAX_IDLE:
+            # The others were idle for even longer.
+            self._discard()
+        return self._free.pop()[0] if self._free else self._new_client()
 
-        script = load_script()
-        with suppress(NoScriptError):
-            return await self._client.evalsha(script.sha, 1, *keys_and_args)
-        return await self._client.eval(script.text, 1, *keys_and_args)
+    def _put_back(self, client: Client) -> None:
+        if self._ended:
+            self._discard(client)
+        elif self._owned:
+            self._free.append((client, SYSTEM_CLOCK.monotonic()))
+
+    def _discard(self, *clients: Client) -> None:
+        """Close these clients and all that no command uses, so that the next command connects again.
+
+        Whatever went wrong, another connection may lead to a server that works: after a failover behind one name the
+        old connections lead to a replica.
+        """
+        for client in (*clients, *(client for client, _ in self._free)):
+            closing = asyncio.Task(self._close_client(client), loop=asyncio.get_running_loop())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        self._free.clear()
+
+    async def _end(self) -> None:
+        self._ended = True
+        self._discard(self._client)
+        await asyncio.wait(self._closing)
+
+    async def _close_client(self, client: Client) -> None:
+        if self._owned:
+            closing = asyncio.Task(cast("Any", client).aclose(), loop=asyncio.get_running_loop())
+            await asyncio.wait({closing}, timeout=BUDGET)
+            await cancel(closing)
+
+
+async def _eval(client: Client, *keys_and_args: bytes) -> object:
+    script = load_script()
+    try:
+        return await client.evalsha(script.sha, 1, *keys_and_args)
+    except Exception as error:
+        if not is_unknown_script(error):
+            raise
+    return await client.eval(script.text, 1, *keys_and_args)
+
+
+async def _within_budget(command: "asyncio.Task[object]") -> None:
+    """Return when the command is done, or when it has had its time."""
+    await asyncio.wait({command}, timeout=BUDGET)
+    for _ in range(GRACE_STEPS):
+        if command.done():
+            return
+        await asyncio.sleep(0)
 
 
 class Connections:
@@ -73,6 +152,8 @@ class Connections:
         self._owned = owned
         self._by_loop: dict[asyncio.AbstractEventLoop, Connection] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        # The event loop that uses the client that was passed in.
+        self._loop: Callable[[], asyncio.AbstractEventLoop | None] = lambda: None
         self.address = address_of(new_client())
 
     def join(self, key: bytes, slot: Listener) -> Connection:
@@ -80,9 +161,10 @@ class Connections:
         loop = asyncio.get_running_loop()
         connection = self._by_loop.get(loop)
         if connection is None:
-            # A loop that ended before its managers were closed: nothing of it can be closed any more.
+            self._check_loop(loop)
+            # Nothing is open any more of a loop that ended before its managers were closed.
             self._by_loop = {other: kept for other, kept in self._by_loop.items() if not other.is_closed()}
-            connection = self._by_loop[loop] = Connection(self._new_client(), owned=self._owned)
+            connection = self._by_loop[loop] = Connection(self._new_client, owned=self._owned)
         connection.subscription.add(key, slot)
         return connection
 
@@ -96,3 +178,14 @@ class Connections:
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
         await asyncio.shield(closing)
+
+    def _check_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._owned:
+            return
+        other = self._loop()
+        if other is not None and other is not loop and not other.is_closed():
+            raise TokenStoreError(
+                "the client of this RedisStore is used in another event loop: "
+                "pass a URL, or use a store with a client of its own in each event loop"
+            )
+        self._loop = ref(loop)

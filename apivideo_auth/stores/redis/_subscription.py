@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from contextvars import Context
@@ -15,8 +16,11 @@ MAX_RECONNECT_DELAY: Final = 30.0
 """Seconds before a subscription is made again; they double from one to the other."""
 RECONNECT_RESET_AFTER: Final = 60.0
 """A subscription that lasted so many seconds resets the delay."""
-PING_AFTER: Final = 300.0
-"""Seconds without a message after which the server is asked whether it is still there."""
+PING_AFTER: Final = 30.0
+"""Seconds without a message after which the server is asked whether it is still there.
+
+The question also keeps the network from forgetting the connection.
+"""
 PING_TIMEOUT: Final = 10.0
 """Seconds that the server has to answer."""
 CANCEL_INTERVAL: Final = 0.02
@@ -42,10 +46,13 @@ class Subscription:
 
     The first `add` starts it, `stop` ends it, and it connects again by itself. `on_subscribed` is called each time its
     channel has been subscribed to; `missed` if it had been before, since messages may have been missed in between.
+
+    `on_end` is awaited at the end, also if the event loop ends before `stop`: `asyncio.run` cancels every task.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, on_end: Callable[[], Awaitable[None]]) -> None:
         self._client = client
+        self._on_end = on_end
         self._listeners: dict[bytes, set[Listener]] = {}
         # The channels that have been subscribed to at least once.
         self._known: set[bytes] = set()
@@ -58,10 +65,6 @@ class Subscription:
     def channels(self) -> AbstractSet[bytes]:
         """The channels that have listeners."""
         return self._listeners.keys()
-
-    def listeners(self, channel: bytes) -> AbstractSet[Listener]:
-        """Return the listeners of a channel."""
-        return frozenset(self._listeners.get(channel, ()))
 
     def add(self, channel: bytes, listener: Listener) -> None:
         """Call `listener` when a message of this channel comes in."""
@@ -93,6 +96,12 @@ class Subscription:
             self._wait.reschedule(asyncio.get_running_loop().time())
 
     async def _run(self) -> None:
+        try:
+            await self._subscribe()
+        finally:
+            await self._on_end()
+
+    async def _subscribe(self) -> None:
         loop = asyncio.get_running_loop()
         delay = INITIAL_RECONNECT_DELAY / 2
         while True:
@@ -157,14 +166,16 @@ class Subscription:
         channel, data = message.get("channel"), message.get("data")
         if not isinstance(channel, bytes) or channel not in self._listeners:
             return
+        # A copy, because a listener may be removed by what it does.
+        listeners = [*self._listeners[channel]]
         if message.get("type") == "subscribe":
             missed = channel in self._known
             self._known.add(channel)
-            for listener in self.listeners(channel):
+            for listener in listeners:
                 listener.on_subscribed(missed=missed)
         elif isinstance(data, bytes):
             change, _, claim_id = data.partition(b" ")
-            for listener in self.listeners(channel):
+            for listener in listeners:
                 if change == b"commit":
                     listener.on_committed(claim_id.decode("ascii", "replace"))
                 else:
