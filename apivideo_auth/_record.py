@@ -84,7 +84,8 @@ class RenewalRequest:
     - `access`, `remaining`: its own token, if it has a usable one, and the seconds that it still lives.
     - `rejected`: a caller is denied that token, so any other token is better.
     - `throttled`: the renewal may help nobody, so it is throttled.
-    - `failures`: how often in a row renewals failed, as far as the worker knows.
+    - `failures`, `failing_since`: how often in a row renewals failed, as far as the worker knows, and since when, on
+      its own clock. `failed_commit`: the `committed_at` of the record at the last failure.
     """
 
     policy: RefreshPolicy
@@ -94,6 +95,8 @@ class RenewalRequest:
     rejected: bool = False
     throttled: bool = False
     failures: int = 0
+    failing_since: float | None = None
+    failed_commit: float | None = None
 
     def should_adopt(self, token: SharedToken) -> bool:
         """Return whether the record's token is better than the worker's own."""
@@ -104,6 +107,12 @@ class RenewalRequest:
         if self.rejected:
             return is_usable(self.policy, lifetime=token.lifetime, remaining=token.remaining)
         return token.remaining > self.remaining
+
+    def knows_failures(self, granted: "Granted") -> bool:
+        """Return whether the worker's own failures still count: no other worker has committed since the last one."""
+        if self.failed_commit is None or granted.committed_at is None:
+            return True
+        return granted.committed_at <= self.failed_commit
 
 
 # The events.

@@ -323,7 +323,7 @@ class Refresher:
     def _note_failure(self, failed: Failed, reason: events.Reason, now: float) -> None:
         state, backoff = self._state, failed.backoff
         state.failures += 1
-        state.back_off(backoff, now)
+        state.back_off(backoff, now, committed_at=failed.committed_at)
         error = error_from(backoff.failure)
         self._emit(
             events.RenewalFailed(

@@ -1,6 +1,7 @@
 """One renewal: one claim, one call, and one commit or release. There is no loop in it."""
 
 import asyncio
+import math
 import uuid
 from collections.abc import Callable
 from typing import TypeAlias
@@ -66,10 +67,11 @@ class ClaimLapsed:
 
 @frozen(kw_only=True)
 class Failed:
-    """A call brought no token. It took `seconds`."""
+    """A call brought no token. It took `seconds`; `committed_at` is the last commit of the record."""
 
     endpoint: Endpoint
     seconds: float
+    committed_at: float | None
     backoff: Backoff
 
 
@@ -171,7 +173,9 @@ class Renewer:
         committed_at = self.clock.monotonic()
         if not is_usable(self.policy, lifetime=lifetime, remaining=lifetime - (committed_at - sent_at)):
             # The claim has ended, but the worker backs off, or it would renew again at once.
-            return self._failed(attempt, too_late, sent_at, committed_at)
+            failed = self._failed(attempt, too_late, sent_at, committed_at)
+            # The commit is the worker's own: it does not show that the endpoints work.
+            return evolve(failed, committed_at=math.inf)
         return Renewed(
             access=response.access_token,
             lifetime=lifetime,
@@ -196,16 +200,22 @@ class Renewer:
         return failed
 
     def _failed(self, attempt: _Attempt, failure: Failure, sent_at: float, failed_at: float) -> Failed:
-        granted = attempt.granted
-        failures = max(granted.failures, attempt.request.failures) + 1
+        granted, request = attempt.granted, attempt.request
+        failures = granted.failures
+        failing_since = attempt.claimed_at - granted.failing_for if failures else failed_at
+        if request.knows_failures(granted) and request.failing_since is not None:
+            # The record may have been lost meanwhile; the worker remembers.
+            failures = max(failures, request.failures)
+            failing_since = min(failing_since, request.failing_since)
         return Failed(
             endpoint=attempt.endpoint,
             seconds=failed_at - sent_at,
+            committed_at=granted.committed_at,
             backoff=Backoff(
-                retry_after=backoff_after(failure, failures=failures, jitter=self.jitter()),
+                retry_after=backoff_after(failure, failures=failures + 1, jitter=self.jitter()),
                 failure=failure,
-                failures=failures,
-                failing_for=granted.failing_for + (failed_at - attempt.claimed_at) if granted.failures else 0.0,
+                failures=failures + 1,
+                failing_for=failed_at - failing_since,
             ),
         )
 

@@ -57,12 +57,16 @@ class Current:
 
 @frozen(kw_only=True)
 class BackoffState:
-    """No call is made before `until`. There were `failures` in a row, the first one at `failing_since`."""
+    """No call is made before `until`. There were `failures` in a row, the first one at `failing_since`.
+
+    `committed_at`: the last commit of the record when the worker failed itself.
+    """
 
     until: float
     failing_since: float
     failures: int
     failure: Failure
+    committed_at: float | None = None
 
     def exceeds(self, deadline: float) -> bool:
         """Return whether the next call comes too late for a caller who waits."""
@@ -133,6 +137,8 @@ class State:
             rejected=rejected and current is not None,
             throttled=current is not None and (rejected or min_ttl > self.best_ttl),
             failures=0 if self.backoff is None else self.backoff.failures,
+            failing_since=None if self.backoff is None else self.backoff.failing_since,
+            failed_commit=None if self.backoff is None else self.backoff.committed_at,
         )
 
     def take(self, token: "Token", when: Moments, *, lifetime: float, version: str | None) -> None:
@@ -143,16 +149,24 @@ class State:
             self.token, self.fresh_until = token, when.stale_from
             self.backoff = self.last_error = None
 
-    def back_off(self, backoff: Backoff, now: float) -> None:
-        """Make no call before the backoff is over. What is known of earlier failures stays, if the record lost it."""
+    def back_off(self, backoff: Backoff, now: float, *, committed_at: float | None = None) -> None:
+        """Make no call before the backoff is over. What the worker knows of earlier failures stays.
+
+        `committed_at`: the last commit of the record, if the worker itself has failed.
+        """
         until, failing_since, failures = now + backoff.retry_after, now - backoff.failing_for, backoff.failures
-        if self.backoff is not None:
+        if self.backoff is not None and committed_at is None:
+            committed_at = self.backoff.committed_at
             until = max(until, self.backoff.until)
             failing_since = min(failing_since, self.backoff.failing_since)
-            failures = max(failures, self.backoff.failures + 1)
+            failures = max(failures, self.backoff.failures)
         self.last_error = backoff.failure.message
         self.backoff = BackoffState(
-            until=until, failing_since=failing_since, failures=failures, failure=backoff.failure
+            until=until,
+            failing_since=failing_since,
+            failures=failures,
+            failure=backoff.failure,
+            committed_at=committed_at,
         )
 
     def close(self) -> None:

@@ -214,6 +214,9 @@ class FailoverAccount:
                 slot.holds_shared_claim = isinstance(answer, Granted)
             except _DownError:
                 self.known.private, answer = _record.claim(self.known.private, event, self._now())
+                if isinstance(answer, Granted):
+                    # Moments of the private record are on another clock than those of the store.
+                    answer = evolve(answer, committed_at=None)
             match answer:
                 case Changed(token=token):
                     self._note_token(token)

@@ -6,6 +6,7 @@ import re
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any, Final, TypeVar, cast
@@ -39,8 +40,11 @@ class FileStore:
     Nothing is opened before the first use, and nothing stays open after an operation. The store can be used in several
     event loops, one after another or at the same time; managers in different loops share it as processes do.
 
-    Raises `TypeError` or `ValueError` if the directory is invalid, and `ImportError` if a package of the extra
-    `apivideo-auth[file]` is missing.
+    A record that cannot be read (empty, truncated, of another version), or that others can access, counts as empty at
+    once, and the next claim replaces it.
+
+    Raises `TypeError` or `ValueError` if the directory is invalid or a home directory is unknown, and `ImportError` if
+    a package of the extra `apivideo-auth[file]` is missing.
     """
 
     needs_encryption = True
@@ -78,15 +82,30 @@ class FileStore:
 def _absolute(directory: object) -> Path:
     """Return the directory as an absolute path, so that it stays the same when the process changes its own."""
     if directory is None:
-        from platformdirs import user_state_path  # noqa: PLC0415  an optional package
-
-        return user_state_path("apivideo-auth", appauthor=False)
+        return _default_directory()
     path = os.fspath(cast("os.PathLike[str]", directory)) if isinstance(directory, os.PathLike) else directory
     if not isinstance(path, str):
         raise TypeError(f"a FileStore's directory must be a path, not {type(path).__name__}")
     if not path or "\0" in path:
         raise ValueError("a FileStore's directory must not be empty or contain NUL; omit it for the default directory")
-    return Path(path).expanduser().absolute()
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(
+            f"the home directory in {path!r} is unknown: pass an absolute directory to the FileStore"
+        ) from None
+
+
+def _default_directory() -> Path:
+    from platformdirs import user_state_path  # noqa: PLC0415  an optional package
+
+    directory = None
+    with suppress(RuntimeError):
+        directory = user_state_path("apivideo-auth", appauthor=False)
+    # Without a home directory, some versions of platformdirs return a path that begins with a literal tilde.
+    if directory is None or not directory.is_absolute():
+        raise ValueError("the home directory of this user is unknown: pass a directory to the FileStore, or set HOME")
+    return directory
 
 
 class FileThread:

@@ -5,8 +5,9 @@ import os
 import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from inspect import signature
 from pathlib import Path
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from attrs import frozen
 
@@ -123,8 +124,11 @@ class RecordFile:
         """Keep all other processes and threads away from the record."""
         from filelock import FileLock, Timeout  # noqa: PLC0415  an optional package
 
+        # Without `flock`, newer versions of filelock take a lock that stays behind when its process is killed.
+        has_fallback = "fallback_to_soft" in signature(FileLock.__init__).parameters
+        options: dict[str, Any] = {"fallback_to_soft": False} if has_fallback else {}
         # A new lock each time: a FileLock can be taken again by its owner, and belongs to the process that made it.
-        lock = FileLock(self._lock_path, mode=0o600)
+        lock = FileLock(self._lock_path, mode=0o600, **options)
         try:
             lock.acquire(timeout=LOCK_TIMEOUT, poll_interval=LOCK_POLL_INTERVAL)
         except Timeout:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pwd
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -140,6 +141,25 @@ def test_an_invalid_directory_is_refused_at_once(directory, error):
     """A directory that is not a path is a `TypeError`, an empty one or one with NUL a `ValueError`."""
     with pytest.raises(error, match="directory"):
         FileStore(directory)
+
+
+def test_an_unknown_home_directory_is_an_error_that_says_what_to_do(monkeypatch):
+    """A user without a home directory, or one that does not exist, is a `ValueError` at construction."""
+
+    def unknown(_uid):
+        raise KeyError
+
+    with pytest.raises(ValueError, match="home directory in '~nosuchuser/x' is unknown: pass an absolute directory"):
+        FileStore("~nosuchuser/x")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(ValueError, match=r"home directory of this user is unknown: pass a directory .*or set HOME"):
+        FileStore()
+    for directory in (Path("~/.local/state/apivideo-auth"), Path(".local")):
+        monkeypatch.setattr(platformdirs, "user_state_path", lambda *_, found=directory, **__: found)
+        with pytest.raises(ValueError, match="home directory"):
+            FileStore()
 
 
 @pytest.mark.parametrize("package", ["filelock", "platformdirs", "cryptography"])

@@ -130,3 +130,22 @@ async def test_a_commit_of_another_process_ends_the_waiting(workers):
     assert (await holder.does("commit", id="holder"))["answer"] == "Done"
     await asyncio.wait_for(waiting, 5.0)
     assert isinstance(await slot.claim(claim("second")), Changed)
+
+
+async def test_a_process_whose_clock_is_ahead_is_not_believed(workers):
+    """A token that is dated in the future by more than a second counts as none, and so does such a claim: nobody knows
+    when they end.
+    """
+    slot, ahead = workers.slot(), await workers.process()
+    now = workers.clock.now
+    for seconds, trusted in ((1.0, True), (1.001, False), (3600.0, False)):
+        name, seen = f"{seconds}", None
+        await slot.forget()
+        assert (await ahead.does("claim", id=name, now=now + seconds))["answer"] == "Granted"
+        assert (await ahead.does("commit", id=name, now=now + seconds))["answer"] == "Done"
+        assert (await slot.read() is not None) == trusted
+        answer = await slot.claim(claim("mine", seen))
+        assert isinstance(answer, Changed if trusted else Granted)
+    assert await slot.commit(commit("mine")) == Done()
+    assert (await ahead.does("claim", id="ahead", now=now + 3600.0))["answer"] == "Granted"
+    assert isinstance(await slot.claim(claim("next", "mine")), Granted)

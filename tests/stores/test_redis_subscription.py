@@ -110,6 +110,20 @@ async def test_only_messages_of_subscribed_channels_are_reported(listener):
     assert listener.calls == ["subscribed", "commit c", "release"]
 
 
+@pytest.mark.parametrize("turns", range(4))
+async def test_channels_can_be_added_in_quick_succession(turns, listener):
+    """A channel that is added while the one before it is still being subscribed to is not an error."""
+    running = subscription(FakeClient(), listener)
+    await eventually(lambda: listener.calls)
+    await asyncio.sleep(0.1)
+    for number in range(3):
+        running.add(b"another %d" % number, listener)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    await eventually(lambda: len(listener.calls) == 4)
+    await running.stop()
+
+
 @pytest.mark.parametrize("error", [TimeoutError(), OSError("made-up-secret"), RuntimeError("made-up-secret")])
 async def test_after_any_error_the_subscription_is_made_again(error, listener, caplog):
     """A lost subscription is closed and made again, and the listeners are called; the log does not contain the text of

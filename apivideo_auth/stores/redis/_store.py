@@ -18,21 +18,26 @@ if TYPE_CHECKING:
 class RedisStore:
     """Keeps records in Redis 6.2 or later, or Valkey, for workers on any number of hosts.
 
-    - `url_or_client`: `redis://host:6379/0`, with TLS `rediss://user:password@host:6379/0`; or a client of
-      `redis.asyncio`, which keeps its settings and which the user closes. The client needs `decode_responses=False` and
-      at least two connections. It should not retry: a claim that is sent twice is held up by itself until its lease is
-      over.
+    - `url_or_client`: `redis://host:6379/0`, with TLS `rediss://user:password@host:6379/0`, over a Unix socket
+      `unix:///path/of/redis.sock?db=0`; or a client of `redis.asyncio` or `valkey.asyncio`, for Sentinel, a cluster, or
+      settings of your own.
     - `prefix`: the start of the names of keys and channels. An account has one key and one channel, of the same name.
 
-    Records are dated by the server's clock. Every operation is tried once and takes half a second at most. A record is
-    kept for eight days after its last change, and every renewal changes it.
+    A client that is passed in keeps its settings, and the user closes it. It needs `decode_responses=False` and at
+    least two connections, one of them for the subscription. Its retries do no harm: a command that is sent again has
+    the same effect once or twice. It can be used in one event loop; in another one, while the first is open, operations
+    raise `TokenStoreError`.
 
-    Nothing is opened before the first use. When the last manager has closed, the store closes the connections that it
-    opened; the next use opens them again. The store can be used in several event loops, with connections of their own.
+    Records are dated by the server's clock. An operation takes half a second at most. A record is kept for eight days
+    after its last change, and every renewal changes it.
 
-    A record that cannot be read (a key of another type, missing fields) is reported once by each slot, as
-    `TokenStoreError`. From then on it counts as empty, and the next claim replaces it. A later format of the record
-    therefore needs other keys.
+    Nothing is opened before the first use. With a URL, each event loop has connections of its own: one for the
+    subscription, and as many as there are operations at a time, up to eight. A connection that failed, or that was idle
+    for half a minute, is replaced. When the last manager has closed, or the event loop ends, all of them are closed;
+    the next use opens them again.
+
+    A record that cannot be read (missing or invalid fields, another version) counts as empty at once, and the next
+    claim replaces it. A key of another type is an error, and stays as it is.
 
     Raises `TypeError` or `ValueError` if an argument is invalid, and `ImportError` if a package of the extra
     `apivideo-auth[redis]` is missing.

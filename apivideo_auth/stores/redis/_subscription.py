@@ -92,7 +92,7 @@ class Subscription:
 
     def _interrupt(self) -> None:
         """Let the task look at the channels again."""
-        if self._wait is not None:
+        if self._wait is not None and not self._wait.expired():
             self._wait.reschedule(asyncio.get_running_loop().time())
 
     async def _run(self) -> None:
