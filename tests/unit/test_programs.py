@@ -68,6 +68,22 @@ def test_the_tests_of_the_readme_pass(pytester: pytest.Pytester) -> None:
     result.assert_outcomes(passed=sum(text.count("async def test_") for text in TESTS.values()))
 
 
+@pytest.mark.parametrize(
+    "line", sorted(set(re.findall(r"^\$ apivideo-auth (.*?)(?: +#.*| \|.*)?$", README, re.MULTILINE)))
+)
+async def test_the_commands_of_the_readme_exist(line: str) -> None:
+    """Each command of the README has the options that the README uses."""
+    command, *arguments = line.split(" -- ", maxsplit=1)[0].split()
+    code, out, _ = await run("-m", "apivideo_auth", command, "--help")
+    assert code == 0
+    assert [word for word in arguments if word.startswith("--") and word not in out] == []
+
+
+def test_the_readme_names_the_key_of_the_local_server() -> None:
+    """The README sets the API key that `apivideo-auth serve` accepts."""
+    assert f"APIVIDEO_API_KEY={Emulator().api_key} " in README
+
+
 def test_the_readme_begins_with_ten_lines() -> None:
     """The first block is short enough to be taken in at a glance."""
     assert len([line for line in BLOCKS[0].splitlines() if line.strip()]) <= 10
