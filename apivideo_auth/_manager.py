@@ -101,7 +101,8 @@ class TokenManager:
                 )
         self._api = api
         self._credentials = credentials
-        self._store = store
+        self._is_shared = store is not None
+        self._store = MemoryStore() if store is None else store
         self._policy = policy
         self._clock = clock
         self._connector = connector
@@ -218,7 +219,7 @@ class TokenManager:
             return
         self._cleaned = asyncio.get_running_loop().create_future()
         try:
-            await self._refresher.close(timeout=0.0 if self._store is None else self._policy.close_timeout)
+            await self._refresher.close(timeout=self._policy.close_timeout if self._is_shared else 0.0)
         finally:
             try:
                 if self._own_api is not None:
@@ -238,9 +239,9 @@ class TokenManager:
     def _open_renewer(self) -> Renewer:
         """Open the account in the running event loop."""
         slot: Slot
-        if self._store is None:
+        if not self._is_shared:
             # A record in memory cannot fail.
-            slot = MemoryStore().open("private", clock=self._clock, on_commit=_ignore, on_damage=_ignore)
+            slot = self._store.open("private", clock=self._clock, on_commit=_ignore, on_damage=_ignore)
         else:
             key = self._credentials.api_key
             open_shared = partial(open_slot, self._store, base_url=self._base_url, api_key=key, clock=self._clock)
@@ -251,7 +252,7 @@ class TokenManager:
             slot = FailoverSlot(account, emit=self._emit, on_commit=self._refresher.on_commit)
         return Renewer(
             slot=slot,
-            is_shared=self._store is not None,
+            is_shared=self._is_shared,
             api=self._api,
             # The own api limits its calls itself, and knows whether a request was sent.
             call_timeout=self._policy.attempt_timeout + (1.0 if self._own_api is not None else 0.0),

@@ -506,7 +506,10 @@ def shared_account(
     account = accounts.get(key)
     if account is None:
         turns = next((other.turns for other in accounts.values() if other.loop is loop), None)
-        known = _Known() if previous is None else previous.known
+        known = _Known()
+        if previous is not None:
+            known = previous.known
+            previous.slots.clear()
         account = FailoverAccount(open_slot, clock=clock, turns=turns or asyncio.Semaphore(MAX_CONCURRENT), known=known)
         accounts[key] = account
     return account

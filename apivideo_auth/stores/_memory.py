@@ -1,5 +1,6 @@
 """A store in the memory of this process."""
 
+import asyncio
 from collections.abc import Callable
 
 from attrs import define, field
@@ -41,7 +42,10 @@ class MemoryStore:
         on_damage: Callable[[str], None],  # noqa: ARG002  memory is not damaged
     ) -> "MemorySlot":
         """Return the slot of an account."""
-        return MemorySlot(self._accounts.setdefault(account, _Shared()), clock, on_commit)
+        shared = self._accounts.setdefault(account, _Shared())
+        # Slots whose event loop was closed before their manager.
+        shared.slots = [slot for slot in shared.slots if slot.loop is None or not slot.loop.is_closed()]
+        return MemorySlot(shared, clock, on_commit)
 
 
 class MemorySlot:
@@ -49,6 +53,7 @@ class MemorySlot:
 
     def __init__(self, shared: _Shared, clock: Clock, on_commit: Callable[[], None]) -> None:
         self.on_commit = on_commit
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.waiters = Waiters()
         self._shared = shared
         self._now = clock.monotonic
@@ -63,6 +68,7 @@ class MemorySlot:
 
     async def claim(self, event: Claim) -> ClaimAnswer:
         """Ask for the right to renew."""
+        self.loop = asyncio.get_running_loop()
         self._seen = self.waiters.wakes
         self._shared.record, answer = _record.claim(self._shared.record, event, self._now())
         return answer

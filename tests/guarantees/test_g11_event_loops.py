@@ -1,0 +1,146 @@
+"""G11: one running event loop at a time; when that loop is closed, the next one that uses the manager takes over."""
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from apivideo_auth import MemoryStore, TokenManager
+from apivideo_auth.stores import FileStore
+from tests.conftest import API_KEY
+from tests.support.doubles import ManualClock, Service
+
+ROOT = Path(__file__).parents[2]
+
+
+def service_for(clock: ManualClock) -> Service:
+    """Return simulated endpoints that need no event loop of their own."""
+    return Service(clock)
+
+
+@pytest.mark.parametrize("store", ["private", "memory", "file"])
+def test_g11_each_asyncio_run_goes_on_with_the_same_token(tmp_path: Path, store: str) -> None:
+    """A module-level manager serves one `asyncio.run` after another with one token, and renews it when it is due."""
+    clock = ManualClock()
+    service = service_for(clock)
+    stores = {"private": None, "memory": MemoryStore(), "file": FileStore(tmp_path / "tokens")}
+    tokens = TokenManager(API_KEY, api=service, clock=clock, store=stores[store])
+    first = asyncio.run(tokens.get_token())
+    clock.now += 600
+    assert asyncio.run(tokens.get_token()) is first
+    clock.now += 3000
+    # Expired: the third event loop renews it, with the refresh token.
+    second = asyncio.run(tokens.get_token())
+    assert second.generation == 2
+    assert [call.endpoint for call in service.calls] == ["api-key", "refresh"]
+    asyncio.run(tokens.close())
+    assert tokens.status().phase == "closed"
+
+
+def test_g11_a_renewal_that_was_cut_off_with_its_loop_is_made_again(tmp_path: Path) -> None:
+    """If `asyncio.run` ends in the middle of a renewal, the next loop does not wait for it, and reuses no token."""
+    clock = ManualClock()
+    service = service_for(clock)
+    tokens = TokenManager(API_KEY, api=service, clock=clock, store=FileStore(tmp_path / "tokens"))
+    asyncio.run(tokens.get_token())
+    clock.now += 3590
+
+    async def cut_off() -> None:
+        service.gate = asyncio.Event()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await tokens.get_token()
+
+    asyncio.run(cut_off())
+    service.gate = None
+    assert asyncio.run(tokens.get_token()).generation == 2
+    asyncio.run(tokens.close())
+    assert len(service.used_refresh_tokens) == len(set(service.used_refresh_tokens))
+
+
+@contextmanager
+def open_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """Give an event loop that stays open."""
+    loop = asyncio.new_event_loop()
+    try:
+        yield loop
+    finally:
+        loop.close()
+
+
+def test_g11_a_fresh_token_is_served_in_any_loop() -> None:
+    """While the first loop is open, another one may read a fresh token, and everything else is one clear error."""
+    clock = ManualClock()
+    tokens = TokenManager(API_KEY, api=service_for(clock), clock=clock)
+    with open_loop() as loop:
+        token = loop.run_until_complete(tokens.get_token())
+
+        async def elsewhere() -> None:
+            assert await tokens.get_token() is token
+            with pytest.raises(RuntimeError, match="in use in another event loop"):
+                await tokens.get_token(min_ttl=60)
+            with pytest.raises(RuntimeError, match="in use in another event loop"):
+                await tokens.close()
+
+        asyncio.run(elsewhere())
+        loop.run_until_complete(tokens.close())
+
+
+PROGRAM = """
+import asyncio
+import gc
+import sys
+
+from apivideo_auth import TokenManager
+from apivideo_auth.stores import store_from_url
+
+
+
+async def use(tokens):
+    token = await tokens.get_token()
+    async with tokens.session() as session, session.get("/videos") as response:
+        assert response.status == 200, response.status
+    return token.access_token
+
+
+url, key, store = sys.argv[1:]
+tokens = TokenManager(key, base_url=url, store=store_from_url(store) if store else None)
+texts = {str(asyncio.run(use(tokens))) for _ in range(3)}
+assert len(texts) == 1, texts
+asyncio.run(tokens.close())
+gc.collect()
+"""
+
+
+@pytest.mark.parametrize("store", ["", "file", "memory:"])
+async def test_g11_a_program_with_many_loops_gives_no_warning(tmp_path: Path, store: str) -> None:
+    """Under `python -X dev -W error`, three `asyncio.run` with real connections and files leave no warning."""
+    from apivideo_auth.emulator import Emulator  # noqa: PLC0415  a server of this test alone
+
+    where = f"file://{tmp_path / 'tokens'}" if store == "file" else store
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    async with Emulator() as server:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-X",
+            "dev",
+            "-W",
+            "error::ResourceWarning",
+            str(program),
+            server.url,
+            server.api_key,
+            where,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+    assert (process.returncode, out) == (0, b""), err.decode()
+    assert b"Warning" not in err, err.decode()
+    assert b"never" not in err, err.decode()
