@@ -1,4 +1,4 @@
-"""The blocks of the README and of docs/testing.md and the examples, run as a reader would run them."""
+"""The blocks of the README and the examples, run as a reader would run them."""
 
 import asyncio
 import os
@@ -15,7 +15,13 @@ import pytest
 from apivideo_auth.emulator import Emulator
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+README = (ROOT / "README.md").read_text("utf-8")
+TESTS = dict(re.findall(r"```python\n# (test_\w+\.py)\n(.*?)```", README, re.DOTALL))
+BLOCKS = re.findall(r"```python\n(?!# test_)(.*?)```", README, re.DOTALL)
+OPTIONS = (
+    *("-o", "asyncio_default_fixture_loop_scope=function"),
+    *("-p", "no:looptime_plugin", "-p", "no:cacheprovider", "-W", "error"),
+)
 
 
 @pytest.fixture
@@ -48,10 +54,34 @@ async def run(*arguments: str, server: Emulator | None = None, **variables: str)
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 async def test_every_block_of_the_readme_runs(server: Emulator, block: str) -> None:
-    """Each Python block of the README is a program that works with the environment set, as it says."""
+    """Each Python block of the README is a program that works with the environment set, and logs nothing but INFO."""
     code, _, err = await run("-c", block, server=server)
-    assert (code, err) == (0, "")
+    assert (code, [line for line in err.splitlines() if not line.startswith("INFO:")]) == (0, [])
     assert server.calls
+
+
+def test_the_tests_of_the_readme_pass(pytester: pytest.Pytester) -> None:
+    """The pytest blocks of the README pass as written, in pytest-asyncio's default mode."""
+    for name, text in TESTS.items():
+        pytester.path.joinpath(name).write_text(text, "utf-8")
+    result = pytester.runpytest_subprocess(*OPTIONS)
+    result.assert_outcomes(passed=sum(text.count("async def test_") for text in TESTS.values()))
+
+
+@pytest.mark.parametrize(
+    "line", sorted(set(re.findall(r"^\$ apivideo-auth (.*?)(?: +#.*| \|.*)?$", README, re.MULTILINE)))
+)
+async def test_the_commands_of_the_readme_exist(line: str) -> None:
+    """Each command of the README has the options that the README uses."""
+    command, *arguments = line.split(" -- ", maxsplit=1)[0].split()
+    code, out, _ = await run("-m", "apivideo_auth", command, "--help")
+    assert code == 0
+    assert [word for word in arguments if word.startswith("--") and word not in out] == []
+
+
+def test_the_readme_names_the_key_of_the_local_server() -> None:
+    """The README sets the API key that `apivideo-auth serve` accepts."""
+    assert f"APIVIDEO_API_KEY={Emulator().api_key} " in README
 
 
 def test_the_readme_begins_with_ten_lines() -> None:
@@ -154,21 +184,7 @@ async def unused_port() -> int:
         return server.sockets[0].getsockname()[1]
 
 
-OPTIONS = (
-    "-o",
-    "asyncio_mode=auto",
-    "-o",
-    "asyncio_default_fixture_loop_scope=function",
-    "-p",
-    "no:looptime_plugin",
-    "-p",
-    "no:cacheprovider",
-    "-W",
-    "error",
-)
-
-
 def test_the_example_of_a_tested_service_passes(pytester: pytest.Pytester) -> None:
     """examples/tested_service passes as its reader would run it."""
     shutil.copytree(ROOT / "examples" / "tested_service", pytester.path, dirs_exist_ok=True)
-    pytester.runpytest_subprocess(*OPTIONS).assert_outcomes(passed=3)
+    pytester.runpytest_subprocess("-o", "asyncio_mode=auto", *OPTIONS).assert_outcomes(passed=3)
