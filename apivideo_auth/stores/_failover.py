@@ -383,10 +383,17 @@ class FailoverAccount:
         if not isinstance(answer, Granted):
             self._look_in(answer.retry_after)
             return theirs
-        # The record counts a token's life from the claim, and this claim came after the call.
+        # This claim came after the call.
         remaining = self.known.private.ends_at - self._now()
         refresh = None if self.known.private.refresh is None else SecretBytes(self.known.private.refresh)
-        commit = Commit(id=own.version, access=own.access, refresh=refresh, lifetime=remaining, remaining=remaining)
+        commit = Commit(
+            id=own.version,
+            access=own.access,
+            refresh=refresh,
+            lifetime=own.lifetime,
+            remaining=remaining,
+            ends_after=remaining,
+        )
         self.known.private = evolve(self.known.private, refresh=None)
         await self._ask(lambda slot: slot.commit(commit), commit)
         self.known.private = EMPTY

@@ -58,14 +58,16 @@ class Store:
     needs_encryption: bool = False
     _tells: list[Callable[[], None]] = field(factory=list)
 
-    def open(self, account: str, *, clock: Clock, on_commit: Callable[[], None]) -> "Slot":
+    def open(
+        self, account: str, *, clock: Clock, on_commit: Callable[[], None], on_damage: Callable[[str], None]
+    ) -> "Slot":
         # While the store is away its subscription is, too.
         def tell() -> None:
             if self.fault is None:
                 on_commit()
 
         self._tells.append(on_commit)
-        return Slot(self, self.inner.open(account, clock=clock, on_commit=tell))
+        return Slot(self, self.inner.open(account, clock=clock, on_commit=tell, on_damage=on_damage))
 
     @property
     def committed_at(self) -> float:

@@ -23,8 +23,8 @@ from apivideo_auth import AccessToken, AuthenticationApi, AuthError, RefreshPoli
 from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth._models import RefreshTokenPayload
 from apivideo_auth._record import Claim, ClaimAnswer, Granted
-from apivideo_auth.stores import _file, store_from_url
-from apivideo_auth.stores._failover import FailoverSlot
+from apivideo_auth.stores import _file_record, store_from_url
+from apivideo_auth.stores._failover import FailoverAccount
 from apivideo_auth.stores._file_record import RecordFile
 from apivideo_auth.stores.redis import _client, _connection, _subscription
 
@@ -85,7 +85,7 @@ class Api(AuthenticationApi):
         return answer
 
 
-@define
+@define(eq=False)
 class Store:
     """A real store, in front of which the worker may stand still."""
 
@@ -184,8 +184,8 @@ CREATE = RecordFile._create
 
 def be_patient(budget: float) -> None:
     """Give the operations of stores so many seconds."""
-    FailoverSlot._ask.__kwdefaults__["budget"] = budget
-    _client.BUDGET = _connection.BUDGET = _subscription.BUDGET = _file.LOCK_TIMEOUT = budget
+    FailoverAccount._ask.__kwdefaults__["limit"] = budget
+    _client.BUDGET = _connection.BUDGET = _subscription.BUDGET = _file_record.LOCK_TIMEOUT = budget
 
 
 @asynccontextmanager

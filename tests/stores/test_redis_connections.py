@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError  # noqa: A004  the client's
 from valkey.asyncio import Valkey
 
 from apivideo_auth import TokenStoreError
@@ -84,7 +85,8 @@ async def test_a_client_that_retries_does_no_harm(own_redis, slots):
     """A claim and a commit whose first answers are lost are sent again by the client, and have their effect once."""
     put(own_redis, "account", Record(refresh=b"refresh"))
     async with proxy_to(own_redis.port) as proxy:
-        client = Redis.from_url(f"redis://127.0.0.1:{proxy.port}/0", protocol=2, retry=Retry(NoBackoff(), 3))
+        retry = {"retry": Retry(NoBackoff(), 3), "retry_on_error": [ConnectionError]}
+        client = Redis.from_url(f"redis://127.0.0.1:{proxy.port}/0", protocol=2, **retry)
         async with client:
             slot = slots(RedisStore(client))
             await slot.read()

@@ -82,8 +82,8 @@ def claim_arguments(event: Claim, *, without_failure: bool = False) -> Arguments
 
 def commit_arguments(event: Commit) -> Arguments:
     """Return the arguments for a commit."""
-    refresh = _marked(event.refresh)
-    return b"commit", event.id.encode(), event.access, refresh, exact(event.lifetime), exact(event.remaining)
+    numbers = exact(event.lifetime), exact(event.remaining), exact(event.ends_after)
+    return b"commit", event.id.encode(), event.access, _marked(event.refresh), *numbers
 
 
 def release_arguments(event: Release) -> Arguments:
