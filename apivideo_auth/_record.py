@@ -135,8 +135,7 @@ class Claim:
 class Commit:
     """End claim `id` with a token that lives for another `remaining` of its `lifetime` seconds.
 
-    `ends_after`: seconds from the claim to the token's end; by default its lifetime, because it was asked for after the
-    claim.
+    `ends_after`: seconds from the claim to the token's end; `None` is the lifetime, as if the call began with the claim.
     """
 
     id: str
@@ -144,11 +143,7 @@ class Commit:
     refresh: bytes | None = field(repr=False)
     lifetime: float
     remaining: float
-    ends_after: float = field()
-
-    @ends_after.default
-    def _lifetime(self) -> float:
-        return self.lifetime
+    ends_after: float | None = None
 
 
 @frozen(kw_only=True)
@@ -304,7 +299,10 @@ def commit(record: Record, event: Commit, now: float) -> tuple[Record, EndAnswer
         lifetime=event.lifetime,
         committed_at=now,
         # A commit may be executed late.
-        ends_at=min(now + event.remaining, record.claimed_at + event.ends_after),
+        ends_at=min(
+            now + event.remaining,
+            record.claimed_at + (event.lifetime if event.ends_after is None else event.ends_after),
+        ),
         refresh=event.refresh,
         claim_id=None,
         claimed_at=0.0,

@@ -4,7 +4,7 @@ Moments are seconds on the manager's monotonic clock. `now` is a parameter of ev
 """
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from attrs import define, field, frozen
 

@@ -75,7 +75,7 @@ def test_an_invalid_specification_is_rejected(spec: str, message: str) -> None:
 
 def test_a_fault_is_text() -> None:
     """Anything but a string is a `TypeError`."""
-    with pytest.raises(TypeError, match="must be a str"):
+    with pytest.raises(TypeError, match="must be of type str"):
         parse_fault(503)
 
 

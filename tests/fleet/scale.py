@@ -49,25 +49,16 @@ T = TypeVar("T")
 
 
 @define(eq=False)
-class Store:
-    """A store in memory that is used, counted, and lost, like a Redis."""
+class Server:
+    """A store in memory that is counted and that fails, like the server of a Redis.
+
+    `subscribers` are called after a commit, and when their subscriptions are made again after an outage.
+    """
 
     commands: Counter[str] = field(factory=Counter)
     fault: str | None = None
     inner: MemoryStore = field(factory=MemoryStore)
-    needs_encryption: bool = False
-    _tells: list[Callable[[], None]] = field(factory=list)
-
-    def open(
-        self, account: str, *, clock: Clock, on_commit: Callable[[], None], on_damage: Callable[[str], None]
-    ) -> "Slot":
-        # While the store is away its subscription is, too.
-        def tell() -> None:
-            if self.fault is None:
-                on_commit()
-
-        self._tells.append(on_commit)
-        return Slot(self, self.inner.open(account, clock=clock, on_commit=tell, on_damage=on_damage))
+    subscribers: list[Callable[[], None]] = field(factory=list)
 
     @property
     def committed_at(self) -> float:
@@ -84,16 +75,35 @@ class Store:
             for account in self.inner._accounts.values():
                 account.record = EMPTY
         loop = asyncio.get_running_loop()
-        for tell in self._tells:
-            # A subscription is made again after a pause, and then its workers look at the record.
-            loop.call_later(MAX_RECONNECT_DELAY * random.uniform(0.0, 1.0), tell)
+        for on_commit in self.subscribers:
+            # A subscription is made again after a pause, and then its worker looks at the record.
+            loop.call_later(MAX_RECONNECT_DELAY * random.uniform(0.0, 1.0), on_commit)
+
+
+@define(eq=False)
+class Store:
+    """The store object of one worker. Each worker has its own, because the managers that share one are one worker."""
+
+    server: Server
+    needs_encryption: bool = False
+
+    def open(
+        self, account: str, *, clock: Clock, on_commit: Callable[[], None], on_damage: Callable[[str], None]
+    ) -> "Slot":
+        # An outage cuts the subscription as well.
+        def push() -> None:
+            if self.server.fault is None:
+                on_commit()
+
+        self.server.subscribers.append(on_commit)
+        return Slot(self.server, self.server.inner.open(account, clock=clock, on_commit=push, on_damage=on_damage))
 
 
 @define(eq=False)
 class Slot:
-    """One worker's view of a `Store`."""
+    """One worker's view of the record."""
 
-    store: Store
+    server: Server
     inner: Any
 
     async def read(self) -> SharedToken | None:
@@ -123,11 +133,11 @@ class Slot:
         await self.inner.close()
 
     async def _command(self, name: str, operation: Callable[[], Awaitable[T]]) -> T:
-        self.store.commands[name] += 1
+        self.server.commands[name] += 1
         await asyncio.sleep(COMMAND_TAKES)
-        if self.store.fault == "hangs":
+        if self.server.fault == "hangs":
             await asyncio.sleep(OUTAGE)
-        if self.store.fault is not None:
+        if self.server.fault is not None:
             raise TokenStoreError("the store is away")
         return await operation()
 
@@ -180,33 +190,33 @@ class _Callers:
             await asyncio.sleep(ASK_EVERY)
 
 
-async def _outages(store: Store) -> None:
+async def _outages(server: Server) -> None:
     """Let the store be lost now and then."""
     loop = asyncio.get_running_loop()
     for number in range(OUTAGES_ANYWHERE):
         await asyncio.sleep(max(0.0, FIRST_OUTAGE + number * BETWEEN_OUTAGES - loop.time()))
-        await store.fail(FAULTS[number % len(FAULTS)])
+        await server.fail(FAULTS[number % len(FAULTS)])
     await asyncio.sleep(WORST_AFTER - loop.time())
     # Polled, since a record that has just been renewed does not tell.
-    while not 0 < store.committed_at + WORST_FROM * HOUR - loop.time() < ASK_EVERY:  # noqa: ASYNC110  as above
+    while not 0 < server.committed_at + WORST_FROM * HOUR - loop.time() < ASK_EVERY:  # noqa: ASYNC110  as above
         await asyncio.sleep(60)
-    await asyncio.sleep(store.committed_at + WORST_FROM * HOUR - loop.time())
-    await store.fail("down")
+    await asyncio.sleep(server.committed_at + WORST_FROM * HOUR - loop.time())
+    await server.fail("down")
 
 
 async def _day(workers: int, *, faults: bool) -> Day:
     clock = LoopClock()
-    service, store, callers = Service(clock, latency=CALL_TAKES), Store(), _Callers()
-    managers = [TokenManager("made-up-api-key", api=service, store=store, clock=clock) for _ in range(workers)]
+    service, server, callers = Service(clock, latency=CALL_TAKES), Server(), _Callers()
+    managers = [TokenManager("made-up-api-key", api=service, store=Store(server), clock=clock) for _ in range(workers)]
     tasks = [asyncio.create_task(callers.call(manager)) for manager in managers]
     if faults:
-        tasks.append(asyncio.create_task(_outages(store)))
+        tasks.append(asyncio.create_task(_outages(server)))
     await asyncio.sleep(DAY)
     assert not faults or tasks[-1].done()
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-    commands = store.commands.copy()
+    commands = server.commands.copy()
     for manager in managers:
         await manager.close()
     used = service.used_refresh_tokens

@@ -82,7 +82,8 @@ def claim_arguments(event: Claim, *, without_failure: bool = False) -> Arguments
 
 def commit_arguments(event: Commit) -> Arguments:
     """Return the arguments for a commit."""
-    numbers = exact(event.lifetime), exact(event.remaining), exact(event.ends_after)
+    ends_after = event.lifetime if event.ends_after is None else event.ends_after
+    numbers = exact(event.lifetime), exact(event.remaining), exact(ends_after)
     return b"commit", event.id.encode(), event.access, _marked(event.refresh), *numbers
 
 
