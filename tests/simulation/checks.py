@@ -361,7 +361,7 @@ class Checks:
             left = end_of_token(latest) - now
             if left > leeway and request.worker.remaining() < left - 1e-5:
                 self.violation(f"G12: {what}, and the account has the token of call {latest.number}")
-        if not ledger.in_flight and not ledger.waiting_is_useless(now):
+        if not ledger.in_flight and not ledger.may_give_up(now):
             self.violation(f"G7: {what} before the deadline of the outage")
 
     def _suits(self, request: TokenRequest, token: Token, error: BaseException) -> bool:

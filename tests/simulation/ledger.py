@@ -139,6 +139,7 @@ class Ledger:
     throttle: RejectionThrottle = field(factory=RejectionThrottle)
     _superseded: set[int] = field(factory=set)
     _last_ended: dict[str, Call] = field(factory=dict)
+    _first_failure_at: float = float("inf")
     _unreported: Call | None = None
     _last_failed: Call | None = None
     _before_latest: tuple[int, float, Call | None, float] = (0, 0.0, None, 0.0)
@@ -170,7 +171,7 @@ class Ledger:
         self.refresh = self.api_key_is_next = None
 
     def _forget_overtaken_failure(self, call: Call) -> None:
-        """Undo the last failure if its call ended just now, after its lease: the claim of `call` may be the earlier one."""
+        """Undo the last failure if its call ended just now, after its lease: `call` may have claimed before that."""
         failed = self._last_failed
         if failed is None or failed.ended is None or call.started - failed.ended >= STEP_DELAY:
             return
@@ -254,6 +255,8 @@ class Ledger:
         self.last_end = call.ended
         self._last_ended[call.worker] = call
         if call.number in self._superseded:
+            # The record does not count its failure, and the manager may.
+            self._first_failure_at = min(self._first_failure_at, call.ended)
             return
         if call.grant is not None:
             self.refresh = call.grant.refresh
@@ -274,6 +277,7 @@ class Ledger:
         self.throttle.on_new_token(call.ended, first=self.latest is None)
         self.latest, self.latest_at = call, call.ended
         self.failures, self.backoff_until, self.key_rejected_for = 0, float("-inf"), None
+        self._first_failure_at = float("inf")
 
     def _undo_latest(self, call: Call) -> None:
         """Undo `_set_latest`: the token arrived within its leeway, which depends on the jitter."""
@@ -323,3 +327,9 @@ class Ledger:
         if now >= self.backoff_until or not self.failures or self.store_is_faulty:
             return False
         return self.key_rejected_for is not None or self.backoff_until > self.failing_since + self.policy.deadline
+
+    def may_give_up(self, now: float) -> bool:
+        """Return the same, or whether a manager may think so that knows of an earlier failure."""
+        if self.waiting_is_useless(now):
+            return True
+        return now < self.backoff_until and self.backoff_until > self._first_failure_at + self.policy.deadline
