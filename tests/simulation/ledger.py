@@ -171,14 +171,15 @@ class Ledger:
         self.refresh = self.api_key_is_next = None
 
     def _forget_overtaken_failure(self, call: Call) -> None:
-        """Undo the last failure if its call ended just now, after its lease: `call` may have claimed before that."""
-        failed = self._last_failed
-        if failed is None or failed.ended is None or call.started - failed.ended >= STEP_DELAY:
-            return
-        if failed.ended - failed.started >= self.policy.lease - EPSILON:
-            self.failures, self.failing_since, self.backoff_until = self._before_failure
-            self._superseded.add(failed.number)
-            self._last_failed = self._unreported = None
+        """Undo the failure of a call that ended just now, after its lease: `call` may have claimed before that."""
+        for failed in self._last_ended.values():
+            assert failed.ended is not None
+            was_late = failed.ended - failed.started >= self.policy.lease - EPSILON
+            if was_late and call.started - failed.ended < STEP_DELAY and failed.grant is None:
+                self._superseded.add(failed.number)
+                if failed is self._last_failed:
+                    self.failures, self.failing_since, self.backoff_until = self._before_failure
+                    self._last_failed = self._unreported = None
 
     def _check_refresh_token(self, call: Call, worker: CallingWorker) -> None:
         if call.refresh == self.refresh:
