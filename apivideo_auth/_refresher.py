@@ -65,6 +65,11 @@ class Refresher:
         self._only_waits = False
         self._waiters: set[asyncio.Future[None]] = set()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the manager has been used in an event loop, and was not closed."""
+        return self._renewer is not None and not self._state.closed
+
     def bind(self) -> Renewer:
         """Bind to the running event loop; raise `ManagerClosedError` or `RuntimeError`."""
         self.check_loop()
