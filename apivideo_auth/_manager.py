@@ -231,7 +231,9 @@ class TokenManager:
         if self._connector is not None and "connector" not in kwargs:
             options |= {"connector": self._connector, "connector_owner": False}
         options |= kwargs
-        options["headers"] = CIMultiDict(self._origin_headers | dict(options.get("headers") or {}))
+        headers = options["headers"] = CIMultiDict(options.get("headers") or {})
+        for name, value in self._origin_headers.items():
+            headers.setdefault(name, value)
         options["middlewares"] = (*(options.get("middlewares") or ()), BearerAuth(self, on_event=self._deliver))
         return aiohttp.ClientSession(**options)
 
@@ -287,9 +289,8 @@ class TokenManager:
     def __del__(self) -> None:
         # A manager whose construction failed has no refresher.
         if getattr(self, "_refresher", None) is not None and self._refresher.is_open:
-            warnings.warn(
-                f"unclosed TokenManager {self._base_url}: use 'async with' or close()", ResourceWarning, 2, self
-            )
+            message = f"unclosed TokenManager {self._base_url}: use 'async with' or close()"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
     async def __aenter__(self) -> Self:
         self._refresher.bind()
