@@ -140,23 +140,28 @@ class Ledger:
     _superseded: set[int] = field(factory=set)
     _last_ended: dict[str, Call] = field(factory=dict)
     _unreported: Call | None = None
+    _last_failed: Call | None = None
     _before_latest: tuple[int, float, Call | None, float] = (0, 0.0, None, 0.0)
+    _before_failure: tuple[int, float, float] = (0, 0.0, float("-inf"))
 
     def on_start(self, call: Call, worker: CallingWorker) -> None:
         """Check a call that begins."""
         now = call.started
         for other in self.in_flight:
             self._superseded.add(other.number)
-            leased = now - other.started < self.policy.lease - EPSILON
+            # A store that is slow may have granted the claim long before the call.
+            lease = self.policy.attempt_timeout if self.store_is_faulty else self.policy.lease
+            leased = now - other.started < lease - EPSILON
             if leased and (not self.store_is_faulty or other.process == call.process):
                 self.violation(f"G1: call {call.number} begins while call {other.number} is in flight")
         self.in_flight.append(call)
         if self.store_is_faulty:
             return
-        if self._unreported is not None and not self._lease_had_ended(call):
+        self._forget_overtaken_failure(call)
+        if self._unreported is not None:
             self.violation(f"events: call {self._unreported.number} failed without a RenewalFailed event")
             self._unreported = None
-        if now < self.backoff_until - EPSILON and not self._lease_had_ended(call):
+        if now < self.backoff_until - EPSILON:
             early = self.backoff_until - now
             self.violation(f"G7: call {call.number} begins {early:.3f} s before the backoff is over")
         self._check_refresh_token(call, worker)
@@ -164,14 +169,15 @@ class Ledger:
         self._check_time(call, worker)
         self.refresh = self.api_key_is_next = None
 
-    def _lease_had_ended(self, call: Call) -> bool:
-        """Return whether the last call ended just now and after its lease, so that this claim may have come first."""
-        return any(
-            earlier.ended is not None
-            and call.started - earlier.ended < STEP_DELAY
-            and earlier.ended - earlier.started >= self.policy.lease - EPSILON
-            for earlier in self._last_ended.values()
-        )
+    def _forget_overtaken_failure(self, call: Call) -> None:
+        """Undo the last failure if its call ended just now, after its lease: the claim of `call` may be the earlier one."""
+        failed = self._last_failed
+        if failed is None or failed.ended is None or call.started - failed.ended >= STEP_DELAY:
+            return
+        if failed.ended - failed.started >= self.policy.lease - EPSILON:
+            self.failures, self.failing_since, self.backoff_until = self._before_failure
+            self._superseded.add(failed.number)
+            self._last_failed = self._unreported = None
 
     def _check_refresh_token(self, call: Call, worker: CallingWorker) -> None:
         if call.refresh == self.refresh:
@@ -278,12 +284,13 @@ class Ledger:
 
     def _set_failed(self, call: Call) -> None:
         assert call.ended is not None
+        self._before_failure = self.failures, self.failing_since, self.backoff_until
         self.failures += 1
         if self.failures == 1:
             self.failing_since = call.ended
         self.key_rejected_for = call.worker if call.outcome == "rejected" else None
         self.backoff_until = call.ended + self._min_backoff(call)
-        self._unreported = call
+        self._unreported = self._last_failed = call
 
     @staticmethod
     def _min_backoff(call: Call) -> float:
