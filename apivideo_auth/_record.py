@@ -59,6 +59,7 @@ class Record:
 
 
 EMPTY: Final = Record()
+NEVER: Final = float("-inf")
 
 
 @frozen(kw_only=True)
@@ -96,7 +97,7 @@ class RenewalRequest:
     throttled: bool = False
     failures: int = 0
     failing_since: float | None = None
-    failed_commit: float | None = None
+    failed_commit: float = NEVER
 
     def should_adopt(self, token: SharedToken) -> bool:
         """Return whether the record's token is better than the worker's own."""
@@ -110,9 +111,7 @@ class RenewalRequest:
 
     def knows_failures(self, granted: "Granted") -> bool:
         """Return whether the worker's own failures still count: no other worker has committed since the last one."""
-        if self.failed_commit is None or granted.committed_at is None:
-            return True
-        return granted.committed_at <= self.failed_commit
+        return granted.committed_at is None or granted.committed_at <= self.failed_commit
 
 
 # The events.
@@ -134,13 +133,17 @@ class Claim:
 
 @frozen(kw_only=True)
 class Commit:
-    """End claim `id` with a token that lives for another `remaining` of its `lifetime` seconds."""
+    """End claim `id` with a token that lives for another `remaining` of its `lifetime` seconds.
+
+    `ends_after`: seconds from the claim to the token's end; `None` is the lifetime, as if the call began with the claim.
+    """
 
     id: str
     access: bytes = field(repr=False)
     refresh: bytes | None = field(repr=False)
     lifetime: float
     remaining: float
+    ends_after: float | None = None
 
 
 @frozen(kw_only=True)
@@ -295,8 +298,11 @@ def commit(record: Record, event: Commit, now: float) -> tuple[Record, EndAnswer
         access=event.access,
         lifetime=event.lifetime,
         committed_at=now,
-        # A commit may be executed late; the token was not asked for before the claim.
-        ends_at=min(now + event.remaining, record.claimed_at + event.lifetime),
+        # A commit may be executed late.
+        ends_at=min(
+            now + event.remaining,
+            record.claimed_at + (event.lifetime if event.ends_after is None else event.ends_after),
+        ),
         refresh=event.refresh,
         claim_id=None,
         claimed_at=0.0,

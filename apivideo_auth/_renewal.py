@@ -15,6 +15,7 @@ from apivideo_auth._failure import Failure
 from apivideo_auth._models import AccessToken, AuthenticatePayload, RefreshTokenPayload
 from apivideo_auth._policy import LEASE_MARGIN, RefreshPolicy, backoff_after, believed_lifetime, is_usable
 from apivideo_auth._record import (
+    NEVER,
     Backoff,
     Busy,
     Changed,
@@ -71,7 +72,7 @@ class Failed:
 
     endpoint: Endpoint
     seconds: float
-    committed_at: float | None
+    committed_at: float
     backoff: Backoff
 
 
@@ -210,7 +211,7 @@ class Renewer:
         return Failed(
             endpoint=attempt.endpoint,
             seconds=failed_at - sent_at,
-            committed_at=granted.committed_at,
+            committed_at=NEVER if granted.committed_at is None else granted.committed_at,
             backoff=Backoff(
                 retry_after=backoff_after(failure, failures=failures + 1, jitter=self.jitter()),
                 failure=failure,

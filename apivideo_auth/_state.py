@@ -4,20 +4,18 @@ Moments are seconds on the manager's monotonic clock. `now` is a parameter of ev
 """
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from attrs import define, field, frozen
 
 from apivideo_auth._failure import Failure
 from apivideo_auth._policy import Moments, RefreshPolicy
-from apivideo_auth._record import Backoff, RenewalRequest
+from apivideo_auth._record import NEVER, Backoff, RenewalRequest
 
 if TYPE_CHECKING:
     from apivideo_auth._token import Token
 
 Phase: TypeAlias = Literal["empty", "fresh", "stale", "expired", "closed"]
-
-NEVER: Final = float("-inf")
 
 
 @frozen(kw_only=True)
@@ -66,7 +64,7 @@ class BackoffState:
     failing_since: float
     failures: int
     failure: Failure
-    committed_at: float | None = None
+    committed_at: float = NEVER
 
     def exceeds(self, deadline: float) -> bool:
         """Return whether the next call comes too late for a caller who waits."""
@@ -138,7 +136,7 @@ class State:
             throttled=current is not None and (rejected or min_ttl > self.best_ttl),
             failures=0 if self.backoff is None else self.backoff.failures,
             failing_since=None if self.backoff is None else self.backoff.failing_since,
-            failed_commit=None if self.backoff is None else self.backoff.committed_at,
+            failed_commit=NEVER if self.backoff is None else self.backoff.committed_at,
         )
 
     def take(self, token: "Token", when: Moments, *, lifetime: float, version: str | None) -> None:
@@ -155,8 +153,11 @@ class State:
         `committed_at`: the last commit of the record, if the worker itself has failed.
         """
         until, failing_since, failures = now + backoff.retry_after, now - backoff.failing_for, backoff.failures
+        last_commit = NEVER if committed_at is None else committed_at
+        if self.backoff is not None:
+            # A record that was lost, or that is private, does not show that the endpoints have worked meanwhile.
+            last_commit = max(last_commit, self.backoff.committed_at)
         if self.backoff is not None and committed_at is None:
-            committed_at = self.backoff.committed_at
             until = max(until, self.backoff.until)
             failing_since = min(failing_since, self.backoff.failing_since)
             failures = max(failures, self.backoff.failures)
@@ -166,7 +167,7 @@ class State:
             failing_since=failing_since,
             failures=failures,
             failure=backoff.failure,
-            committed_at=committed_at,
+            committed_at=last_commit,
         )
 
     def close(self) -> None:

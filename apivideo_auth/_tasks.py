@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+GRACE_STEPS: Final = 20
+"""Steps of the event loop in which a result still counts that came late because the loop was blocked."""
 
 _T = TypeVar("_T")
 
@@ -36,3 +39,28 @@ async def finish(task: asyncio.Task[Any], *, within: float | None = None) -> boo
     if cancelled is not None:
         raise cancelled
     return task.done()
+
+
+async def run_to_end(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run something to its end, although the caller may be cancelled meanwhile; return its result."""
+    task = start(work, name="apivideo-auth-operation")
+    await finish(task)
+    return task.result()
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, _T]) -> _T:
+    """Return the result of something that may take `seconds`; cancel it and raise `TimeoutError` after that."""
+    task = start(work, name="apivideo-auth-timed-operation")
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        for _ in range(GRACE_STEPS):
+            if task.done():
+                return task.result()
+            await asyncio.sleep(0)
+    finally:
+        if not task.done():
+            task.cancel()
+            await finish(task, within=seconds)
+    if task.done() and not task.cancelled():
+        return task.result()
+    raise TimeoutError(f"no answer within {seconds:g} seconds")

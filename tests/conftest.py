@@ -1,4 +1,4 @@
-"""What all tests share: virtual time, a simulated service, and a mocked client that works with every aiohttp."""
+"""What all tests share: virtual time, a simulated service, and mocked responses that work with every aiohttp."""
 
 import asyncio
 import inspect
@@ -16,12 +16,26 @@ from tests.support.doubles import LoopClock, Service
 API_KEY = "made-up-api-key"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests that are marked slow")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "virtual_time: run in an event loop whose time is virtual")
+    config.addinivalue_line("markers", "slow: takes long, and runs only with --slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the slow tests, unless they are asked for."""
+    if config.getoption("--slow"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow") is not None]
+    items[:] = [item for item in items if item not in slow]
+    config.hook.pytest_deselected(items=slow)
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
-    """Give tests that are marked so a loop whose time jumps from one timer to the next."""
+    """Give tests that are marked `virtual_time` a loop whose time jumps from one timer to the next."""
     if item.get_closest_marker("virtual_time") is not None:
         return {"virtual": looptime.new_event_loop}
     return {"real": asyncio.new_event_loop}
@@ -29,14 +43,14 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 
 @pytest.fixture
 def mocked() -> Iterator[aioresponses]:
-    """Answer requests of aiohttp clients without a network."""
+    """Answer the requests of aiohttp clients without a network."""
     with aioresponses() as mock:
         yield mock
 
 
 @pytest.fixture(autouse=True)
 def _aioresponses_knows_newer_aiohttp(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give mocked responses the argument that aiohttp has asked for since 3.14."""
+    """Give mocked responses the argument that aiohttp requires since 3.14."""
     if "stream_writer" not in inspect.signature(aiohttp.ClientResponse.__init__).parameters:
         return
 

@@ -16,7 +16,8 @@ POLL_GROWTH: Final = 1.5
 class Slot(Protocol):
     """The record of one account in a store, as one worker sees it.
 
-    Every method may raise `TokenStoreError`, and must not wait for anything but the store itself.
+    Every method may raise `TokenStoreError`, and must not wait for anything but the store itself. An event that is sent
+    again has the same effect as once.
     """
 
     async def read(self) -> SharedToken | None:
@@ -44,7 +45,7 @@ class Slot(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of the record. The last one to do so closes what the store opened itself."""
+        """Release the slot. The last slot to close closes what the store opened itself."""
         ...
 
 

@@ -9,21 +9,19 @@ The managers of one process and event loop that use one account of one store are
 """
 
 import asyncio
-import random
-from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
+from threading import Lock
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from attrs import define, evolve, field
+from attrs import evolve
 
-from apivideo_auth import _record, events
+from apivideo_auth import events
 from apivideo_auth._clock import Clock
-from apivideo_auth._policy import LEASE_MARGIN, MAX_LEASE, store_backoff
+from apivideo_auth._policy import LEASE_MARGIN
 from apivideo_auth._record import (
-    EMPTY,
     Busy,
     Changed,
     Claim,
@@ -32,22 +30,18 @@ from apivideo_auth._record import (
     Done,
     EndAnswer,
     Granted,
-    Record,
     Release,
     SharedToken,
 )
-from apivideo_auth._secrets import SecretBytes, fingerprint
-from apivideo_auth._tasks import finish, start
+from apivideo_auth._tasks import finish, run_to_end, start, within
 from apivideo_auth.stores._base import Slot, TokenStore, Waiters
+from apivideo_auth.stores._breaker import CircuitBreaker
+from apivideo_auth.stores._private import PrivateRecord
 
 OPERATION_TIMEOUT: Final = 0.5
 """Seconds that one operation of a store may take."""
 MAX_CONCURRENT: Final = 8
 """Operations that one store gets at a time; the others wait for their turn, which is not the store's fault."""
-GRACE_STEPS: Final = 20
-"""Steps of the event loop in which an answer that has arrived late, because the loop was blocked, still counts."""
-MAX_REMEMBERED: Final = 16
-"""Refresh tokens that a worker remembers to have sent."""
 
 _T = TypeVar("_T")
 
@@ -60,29 +54,6 @@ class OpenSlot(Protocol):
 
 class _DownError(Exception):
     """The store gave no answer, or is not asked before its backoff is over."""
-
-
-@define
-class _Known:
-    """What a worker knows, even if the store is down or forgets.
-
-    - `private`: the record that it uses while the store is down.
-    - `unconfirmed`: an event that the store may not have executed. It is sent again before any other.
-    - `sent`: marks of the refresh tokens that it sent. `newest`: the latest commit that it saw, on the record's clock.
-    """
-
-    private: Record = field(default=EMPTY, repr=False)
-    unconfirmed: Claim | Commit | Release | None = field(default=None, repr=False)
-    sent: deque[str] = field(factory=lambda: deque[str](maxlen=MAX_REMEMBERED), repr=False)
-    newest: float = float("-inf")
-
-
-@define
-class _Breaker:
-    """A circuit breaker: after a failure nothing is asked before `retry_at`."""
-
-    failures: int = 0
-    retry_at: float = 0.0
 
 
 class FailoverSlot:
@@ -110,7 +81,7 @@ class FailoverSlot:
 
     async def read(self) -> SharedToken | None:
         """Return the token of the account; `None` while the store is down."""
-        return await _to_the_end(self._account.read(self))
+        return await run_to_end(self._account.read(self))
 
     async def claim(self, event: Claim) -> ClaimAnswer:
         """Ask for the right to renew: in the store, or while it is down in the private record."""
@@ -127,11 +98,11 @@ class FailoverSlot:
 
     async def commit(self, event: Commit) -> EndAnswer:
         """End a claim with a token."""
-        return await _to_the_end(self._account.commit(event, self))
+        return await run_to_end(self._account.commit(event, self))
 
     async def release(self, event: Release) -> EndAnswer:
         """End a claim without a token."""
-        return await _to_the_end(self._account.release(event, self))
+        return await run_to_end(self._account.release(event, self))
 
     async def changed(self, timeout: float) -> None:
         """Return after a commit or release, or after `timeout` seconds; early if in doubt."""
@@ -139,20 +110,20 @@ class FailoverSlot:
 
     async def forget(self) -> None:
         """Delete the record."""
-        await _to_the_end(self._account.forget())
+        await run_to_end(self._account.forget())
 
     async def close(self) -> None:
         """Leave the account; the last one to leave closes the store's slot, even if the store is down."""
         if self in self._account.slots:
             self._account.slots.remove(self)
             if not self._account.slots:
-                await _to_the_end(self._account.close())
+                await run_to_end(self._account.close())
 
 
 class FailoverAccount:
     """One account in a store that may fail, as the managers of this process and event loop see it.
 
-    `turns` limits the operations that the store gets at a time. `jitter` returns a random number in [0, 1).
+    `turns` limits the operations that the store gets at a time.
     """
 
     def __init__(
@@ -161,27 +132,22 @@ class FailoverAccount:
         *,
         clock: Clock,
         turns: asyncio.Semaphore,
-        known: "_Known",
-        jitter: Callable[[], float] = random.random,
+        private: PrivateRecord,
     ) -> None:
         self.slots: list[FailoverSlot] = []
         self.loop = asyncio.get_running_loop()
         self.turns = turns
-        self.known = known
+        self.private = private
         self._open_slot = open_slot
         self._now = clock.monotonic
-        self._jitter = jitter
         self._slot: Slot | None = None
-        # Guards `known`: an operation begins when the one before it has been answered.
+        # Guards `private`: an operation begins when the one before it has been answered.
         self._lock = asyncio.Lock()
         self._waiters = Waiters()
         self._is_watched = False
         # The claim that a manager of this process holds, and the end of its lease.
         self._holder: tuple[str, float] | None = None
-        # Reading may work while writing fails: no memory, a replica, a read-only file system.
-        self._reads, self._writes = _Breaker(), _Breaker()
-        self._down_since: float | None = None
-        self._damaged_since: float | None = None
+        self._breaker = CircuitBreaker(clock=clock, emit=self._emit)
         self._timer: asyncio.TimerHandle | None = None
         self._look_task: asyncio.Task[None] | None = None
         self._look_again = False
@@ -195,7 +161,9 @@ class FailoverAccount:
             if slot is not None:
                 slot.seen = self._waiters.wakes
             with suppress(_DownError):
-                token = self._note_token(await self._ask(lambda slot: slot.read()))
+                token = await self._ask(lambda slot: slot.read())
+                if token is not None:
+                    self.private.note_token(token)
                 await self._settle()
                 token = await self._offer(token)
             return token
@@ -213,18 +181,12 @@ class FailoverAccount:
                 answer = await self._ask(lambda slot: slot.claim(event), event)
                 slot.holds_shared_claim = isinstance(answer, Granted)
             except _DownError:
-                self.known.private, answer = _record.claim(self.known.private, event, self._now())
-                if isinstance(answer, Granted):
-                    # Moments of the private record are on another clock than those of the store.
-                    answer = evolve(answer, committed_at=None)
-            match answer:
-                case Changed(token=token):
-                    self._note_token(token)
-                case Granted():
-                    self._holder = (event.id, now + event.lease)
-                    answer = self._without_used_refresh_token(answer)
-                case _:
-                    pass
+                answer = self.private.claim(event, self._now())
+            if isinstance(answer, Changed):
+                self.private.note_token(answer.token)
+            elif isinstance(answer, Granted):
+                self._holder = (event.id, now + event.lease)
+                return self.private.use_refresh(answer)
             return answer
 
     async def commit(self, event: Commit, slot: FailoverSlot) -> EndAnswer:
@@ -235,14 +197,14 @@ class FailoverAccount:
             if slot.holds_shared_claim:
                 try:
                     answer = await self._ask(lambda slot: slot.commit(event), event)
-                    self.known.private = EMPTY
-                    self._note_repair()
+                    self.private.clear()
+                    self._breaker.on_repair()
                 except _DownError:
                     # The store may have it, so the refresh token is not this worker's alone.
-                    self._hold_privately(event.id)
+                    self.private.take_over(event.id, self._now())
                     event = evolve(event, refresh=None)
             if answer is None:
-                self.known.private, answer = _record.commit(self.known.private, event, self._now())
+                answer = self.private.commit(event, self._now())
             self._end_of_claim(event.id)
         if isinstance(answer, Done):
             token = SharedToken(
@@ -258,17 +220,16 @@ class FailoverAccount:
     async def release(self, event: Release, slot: FailoverSlot) -> EndAnswer:
         """Release where the claim was granted."""
         async with self._lock:
-            if event.refresh is not None and (mark := _mark(event.refresh)) in self.known.sent:
-                self.known.sent.remove(mark)
+            self.private.give_back(event.refresh)
             answer: EndAnswer | None = None
             if slot.holds_shared_claim:
                 try:
                     answer = await self._ask(lambda slot: slot.release(event), event)
                 except _DownError:
-                    self._hold_privately(event.id)
+                    self.private.take_over(event.id, self._now())
                     event = evolve(event, refresh=None)
             if answer is None:
-                self.known.private, answer = _record.release(self.known.private, event, self._now())
+                answer = self.private.release(event, self._now())
             self._end_of_claim(event.id)
         return answer
 
@@ -276,7 +237,7 @@ class FailoverAccount:
         """Wait for another manager of this process, or for the store."""
         if self._waiters.wakes != slot.seen:
             return
-        if self._is_watched or self._reads.failures or self._holder is not None:
+        if self._is_watched or self._holder is not None or not self._breaker.can_read:
             await self._waiters.wait(timeout)
             return
         self._is_watched = True
@@ -292,7 +253,8 @@ class FailoverAccount:
     async def forget(self) -> None:
         """Delete the record, in the store and here."""
         async with self._lock:
-            self.known.private, self.known.unconfirmed = EMPTY, None
+            self.private.clear()
+            self.private.unconfirmed = None
             try:
                 await self._ask(lambda slot: slot.forget())
             except _DownError:
@@ -315,66 +277,40 @@ class FailoverAccount:
             except Exception:  # noqa: BLE001  nothing depends on it any more
                 return
 
-    # What the worker remembers.
-
-    def _without_used_refresh_token(self, granted: Granted) -> Granted:
-        """Take the refresh token away that this worker has sent before, or knows to be an old one.
-
-        A store may restore an old record, and a refresh token may be sent only once.
-        """
-        if granted.refresh is None:
-            return granted
-        mark = _mark(granted.refresh)
-        is_old = granted.committed_at is not None and granted.committed_at < self.known.newest
-        if is_old or mark in self.known.sent:
-            return evolve(granted, refresh=None)
-        self.known.sent.append(mark)
-        return granted
-
-    def _note_token(self, token: SharedToken | None) -> SharedToken | None:
-        if token is not None:
-            self.known.newest = max(self.known.newest, token.committed_at)
-        return token
-
     def _end_of_claim(self, claim_id: str) -> None:
         if self._holder is not None and self._holder[0] == claim_id:
             self._holder = None
         self._waiters.wake()
 
-    def _hold_privately(self, claim_id: str) -> None:
-        """Let the private record go on if the store is lost in the middle of a renewal."""
-        now = self._now()
-        self.known.private = evolve(self.known.private, claim_id=claim_id, claimed_at=now, claim_until=now + MAX_LEASE)
-
     # The store is back.
 
     async def _settle(self) -> None:
         """Send the event again that the store may not have executed. Each event has the same effect once or twice."""
-        event = self.known.unconfirmed
+        event = self.private.unconfirmed
         if event is None:
             return
         if isinstance(event, Claim):
             answer = await self._ask(lambda slot: slot.claim(event), event)
-            self.known.unconfirmed = None
+            self.private.unconfirmed = None
             if isinstance(answer, Granted):
                 unused = Release(id=event.id, refresh=answer.refresh)
                 await self._ask(lambda slot: slot.release(unused), unused)
         elif isinstance(event, Commit):
             ended = await self._ask(lambda slot: slot.commit(event), event)
-            self.known.unconfirmed = None
-            if isinstance(ended, Done) and self.known.private.version == event.id:
-                self.known.private = EMPTY
+            self.private.unconfirmed = None
+            if isinstance(ended, Done) and self.private.record.version == event.id:
+                self.private.clear()
         else:
             await self._ask(lambda slot: slot.release(event), event)
-            self.known.unconfirmed = None
+            self.private.unconfirmed = None
 
     async def _offer(self, theirs: SharedToken | None) -> SharedToken | None:
         """Commit the private token if it is better than the record's; return what the record holds then."""
-        own = _record.shared_token(self.known.private, self._now())
-        if own is None or self.known.private.claim_id is not None:
+        own = self.private.token(self._now())
+        if own is None:
             return theirs
         if theirs is not None and (theirs.version == own.version or theirs.remaining >= own.remaining):
-            self.known.private = EMPTY
+            self.private.clear()
             return theirs
         claim = Claim(id=own.version, seen=None if theirs is None else theirs.version, lease=LEASE_MARGIN)
         answer = await self._ask(lambda slot: slot.claim(claim), claim)
@@ -383,16 +319,21 @@ class FailoverAccount:
         if not isinstance(answer, Granted):
             self._look_in(answer.retry_after)
             return theirs
-        # The record counts a token's life from the claim, and this claim came after the call.
-        remaining = self.known.private.ends_at - self._now()
-        refresh = None if self.known.private.refresh is None else SecretBytes(self.known.private.refresh)
-        commit = Commit(id=own.version, access=own.access, refresh=refresh, lifetime=remaining, remaining=remaining)
-        self.known.private = evolve(self.known.private, refresh=None)
+        # This claim came after the call, so that the token ends sooner after it than its lifetime.
+        remaining = self.private.record.ends_at - self._now()
+        commit = Commit(
+            id=own.version,
+            access=own.access,
+            refresh=self.private.take_refresh(),
+            lifetime=own.lifetime,
+            remaining=remaining,
+            ends_after=remaining,
+        )
         await self._ask(lambda slot: slot.commit(commit), commit)
-        self.known.private = EMPTY
+        self.private.clear()
         return None
 
-    # The circuit breaker.
+    # Asking the store.
 
     async def _ask(
         self,
@@ -402,53 +343,25 @@ class FailoverAccount:
         limit: float | None = OPERATION_TIMEOUT,
     ) -> _T:
         """Return the store's answer. Raises `_DownError` if there is none; then `event` is sent again later."""
-        breaker = self._reads if event is None else self._writes
-        if breaker.failures and self._now() < breaker.retry_at:
+        write = event is not None
+        if not self._breaker.allows(write=write):
             raise _DownError
         try:
             if self._slot is None:
-                self._slot = self._open_slot(on_commit=self._look, on_damage=self._on_damage)
+                self._slot = self._open_slot(on_commit=self._look, on_damage=self._breaker.on_damage)
             if limit is None:
                 answer = await operation(self._slot)
             else:
                 async with self.turns:
-                    answer = await _within(limit, operation(self._slot))
+                    answer = await within(limit, operation(self._slot))
         except Exception as error:  # noqa: BLE001  whatever a store raises, it is down
-            self.known.unconfirmed = event or self.known.unconfirmed
-            self._degrade(breaker, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+            self.private.unconfirmed = event or self.private.unconfirmed
+            cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            # It may be long until a manager asks, so a timer looks again.
+            self._look_in(self._breaker.on_failure(cause, write=write))
             raise _DownError from None
-        # A store that can write can read.
-        self._recover(self._reads, *([] if event is None else [self._writes]))
+        self._breaker.on_success(write=write)
         return answer
-
-    def _degrade(self, breaker: _Breaker, message: str) -> None:
-        """Open the breaker. A timer looks again, because it may be long until a manager asks."""
-        now = self._now()
-        breaker.failures += 1
-        wait = store_backoff(breaker.failures, jitter=self._jitter())
-        breaker.retry_at = now + wait
-        self._look_in(wait)
-        if self._down_since is None:
-            self._down_since = now
-            self._emit(events.StoreDegraded(cause=message, next_try_in=wait))
-
-    def _recover(self, *breakers: _Breaker) -> None:
-        for breaker in breakers:
-            breaker.failures = 0
-        if self._down_since is not None and not self._reads.failures and not self._writes.failures:
-            seconds, self._down_since = self._now() - self._down_since, None
-            self._emit(events.StoreRecovered(seconds=seconds))
-
-    def _on_damage(self, message: str) -> None:
-        """Report a record that cannot be read. It counts as empty, and the next commit replaces it."""
-        if self._damaged_since is None:
-            self._damaged_since = self._now()
-            self._emit(events.StoreDegraded(cause=message, next_try_in=0.0))
-
-    def _note_repair(self) -> None:
-        if self._damaged_since is not None:
-            seconds, self._damaged_since = self._now() - self._damaged_since, None
-            self._emit(events.StoreRecovered(seconds=seconds))
 
     def _look_in(self, seconds: float) -> None:
         self._cancel_timer()
@@ -464,7 +377,7 @@ class FailoverAccount:
 
     def _look(self) -> None:
         """Look at the record for all managers, after another worker's commit and when the store may be back."""
-        self._reads.retry_at = self._writes.retry_at = self._now()
+        self._breaker.allow_now()
         self._look_again = True
         if self.slots and (self._look_task is None or self._look_task.done()):
             self._look_task = start(self._look_and_tell(), name="apivideo-auth-look")
@@ -489,8 +402,10 @@ class FailoverAccount:
             slot.emit(event)
 
 
-_Key: TypeAlias = tuple[str, int, int]
-_accounts: "WeakKeyDictionary[TokenStore, WeakValueDictionary[_Key, FailoverAccount]]" = WeakKeyDictionary()
+_Accounts: TypeAlias = "WeakValueDictionary[tuple[str, int, int], FailoverAccount]"
+# What the managers of this process share, by store. The lock guards it: event loops may run in several threads.
+_accounts_of: "WeakKeyDictionary[TokenStore, _Accounts]" = WeakKeyDictionary()
+_accounts_lock: Final = Lock()
 
 
 def shared_account(
@@ -501,40 +416,24 @@ def shared_account(
     `previous` is the manager's account in an event loop that was closed.
     """
     loop = asyncio.get_running_loop()
-    accounts = _accounts.setdefault(store, WeakValueDictionary())
     key = (name, id(clock), id(loop))
-    account = accounts.get(key)
-    if account is None:
-        turns = next((other.turns for other in accounts.values() if other.loop is loop), None)
-        known = _Known()
-        if previous is not None:
-            known = previous.known
-            previous.slots.clear()
-        account = FailoverAccount(open_slot, clock=clock, turns=turns or asyncio.Semaphore(MAX_CONCURRENT), known=known)
-        accounts[key] = account
+    with _accounts_lock:
+        try:
+            accounts: _Accounts = _accounts_of.setdefault(store, WeakValueDictionary())
+        except TypeError:
+            # A store without a hash or weak references: its managers do not share.
+            accounts = WeakValueDictionary()
+        account = accounts.get(key)
+        if account is None:
+            turns = next((other.turns for other in accounts.values() if other.loop is loop), None)
+            private = PrivateRecord()
+            if previous is not None:
+                private = previous.private
+                previous.slots.clear()
+            account = accounts[key] = FailoverAccount(
+                open_slot, clock=clock, turns=turns or asyncio.Semaphore(MAX_CONCURRENT), private=private
+            )
     return account
-
-
-async def _to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run an operation to its end, although the caller may be cancelled meanwhile."""
-    task = start(work, name="apivideo-auth-store")
-    await finish(task)
-    return task.result()
-
-
-async def _within(seconds: float, work: Coroutine[Any, Any, _T]) -> _T:
-    """Return the result of an operation; raise `TimeoutError` if there is none after so many seconds."""
-    task = start(work, name="apivideo-auth-store-operation")
-    await asyncio.wait({task}, timeout=seconds)
-    for _ in range(GRACE_STEPS):
-        if task.done():
-            return task.result()
-        await asyncio.sleep(0)
-    task.cancel()
-    await finish(task, within=OPERATION_TIMEOUT)
-    if task.done() and not task.cancelled():
-        return task.result()
-    raise TimeoutError(f"no answer within {seconds:g} seconds")
 
 
 async def _wait_for_change(slot: Slot, timeout: float) -> None:
@@ -543,7 +442,3 @@ async def _wait_for_change(slot: Slot, timeout: float) -> None:
             await slot.changed(timeout)
     except TimeoutError:
         return
-
-
-def _mark(refresh: bytes) -> str:
-    return fingerprint(refresh.decode("utf-8", "replace"))

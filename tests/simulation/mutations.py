@@ -1,11 +1,12 @@
-"""Mutations of the package, each of which the simulation has to catch: `python -m tests.simulation.mutations NAME`.
+"""Mutations of the package, each of which the simulation must find: `python -m tests.simulation.mutations NAME`.
 
 A mutation is applied to a copy of the package, and seeds are run against the copy until one fails.
 """
 
-# ruff: noqa: T201  its output is the command's
+# ruff: noqa: T201  the command prints its result
 
 import argparse
+import ast
 import re
 import shutil
 import subprocess
@@ -25,164 +26,193 @@ class NoMatchError(Exception):
 
 @frozen
 class Mutation:
-    """In `file`, `old` becomes `new`; any white space in `old` matches any other. `breaks` names the guarantee."""
+    """In a function of the package, `old` becomes `new`. White space in `old` matches any white space.
+
+    - `breaks`: the guarantee. `where`: the file and the qualified name of the function, "_record.py:commit".
+    - `python`: the version from which the mutation breaks anything.
+    """
 
     breaks: str
-    file: str
+    where: str
     old: str
     new: str
+    python: tuple[int, int] = (3, 11)
+
+    @property
+    def file(self) -> str:
+        """Return the path of the file within the package."""
+        return self.where.split(":")[0]
 
     def apply(self, source: str) -> str:
         """Return the changed source."""
+        lines = source.splitlines(keepends=True)
+        first, last = self._lines(ast.parse(source))
+        function = "".join(lines[first:last])
         pattern = r"\s+".join(re.escape(word) for word in self.old.split())
-        found = re.findall(pattern, source)
+        found = re.findall(pattern, function)
         if len(found) != 1:
-            raise NoMatchError(f"{self.file} has {len(found)} times: {self.old}")
-        return re.sub(pattern, lambda _match: self.new, source)
+            raise NoMatchError(f"{self.where} has {len(found)} times: {self.old}")
+        changed = re.sub(pattern, lambda _match: self.new, function)
+        return "".join([*lines[:first], changed, *lines[last:]])
+
+    def _lines(self, tree: ast.Module) -> tuple[int, int]:
+        node: ast.AST = tree
+        for name in self.where.split(":")[1].split("."):
+            found = [child for child in ast.iter_child_nodes(node) if getattr(child, "name", None) == name]
+            if len(found) != 1:
+                raise NoMatchError(f"{self.file} has {len(found)} times: {name}")
+            node = found[0]
+        assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        assert node.end_lineno is not None
+        return node.lineno - 1, node.end_lineno
 
 
 MUTATIONS = {
-    "await-the-renewal": Mutation(
-        "G5",
-        "_refresher.py",
-        "while not (task.done() or self._state.closed): await self._news(None)",
-        "while not (task.done() or self._state.closed):\n            await task",
-    ),
+    "await-the-renewal": Mutation("G5", "_refresher.py:Refresher._join", "await waiter", "await task"),
     "renew-for-each-caller": Mutation(
-        "G1", "_refresher.py", "await self._end_of(task or self._start(", "await self._end_of(self._start("
-    ),
-    "heed-a-task-that-is-done": Mutation(
-        "G7",
-        "_refresher.py",
-        "return self._task if self._task is not None and not self._task.done() else None",
-        "return self._task",
-    ),
-    "commit-without-the-claim": Mutation(
-        "G12",
-        "_record.py",
-        '"""Take the new tokens in, if the record still carries this claim.""" if record.claim_id != event.id:',
-        "if record.claim_id == '':",
-    ),
-    "leave-the-refresh-token": Mutation(
-        "G6", "_record.py", "evolve(record, refresh=None, claim_id=event.id", "evolve(record, claim_id=event.id"
-    ),
-    "give-back-an-unknown-refresh-token": Mutation(
-        "G6",
-        "_renewal.py",
-        'return refresh if not failure.sent or failure.kind == "rate_limited" else None',
-        "return refresh",
-    ),
-    "lose-the-new-refresh-token": Mutation(
-        "G1",
-        "_record.py",
-        "refresh=event.refresh, claim_id=None, claim_until=0.0, not_before=0.0,",
-        "refresh=None, claim_id=None, claim_until=0.0, not_before=0.0,",
-    ),
-    "pause-after-a-refused-refresh-token": Mutation(
-        "G6", "_renewal.py", 'if path == "/auth/refresh" and failure.kind == "credentials":', "if path == '':"
-    ),
-    "serve-to-the-end": Mutation(
-        "G2",
-        "_state.py",
-        "if current is not None and now < current.moments.expired_from else None",
-        "if current is not None and now < current.moments.ends_at else None",
-    ),
-    "count-from-the-arrival": Mutation(
-        "G2", "_renewal.py", "sent_at=sent_at, seconds=", "sent_at=arrived_at, seconds="
-    ),
-    "keep-records-by-the-wall-clock": Mutation(
-        "G2", "stores/_memory.py", "self._now = clock.monotonic", "self._now = clock.utc"
-    ),
-    "never-arm-after-a-failure": Mutation(
-        "G3",
-        "_refresher.py",
-        "self._task = None self._arm() self._wake()",
-        "self._task = None\n        if self._state.pause is None:\n            self._arm()\n        self._wake()",
-    ),
-    "show-failures": Mutation(
-        "G4",
-        "_refresher.py",
-        "if now >= current.moments.stale_from: self._renew_in_background(account, now)",
-        "if state.paused(now) is not None:\n                raise state.pause.error(now)\n"
-        "            if now >= current.moments.stale_from:\n                self._renew_in_background(account, now)",
+        "G1", "_refresher.py:Refresher._in_flight", "return self._task if", "return None if"
     ),
     "raise-one-exception": Mutation(
         "G1",
-        "_state.py",
-        "return error_from(self.failure, retry_after=max(0.0, self.until - now))",
-        'return globals().setdefault("_only", error_from(self.failure, retry_after=max(0.0, self.until - now)))',
+        "_refresher.py:_error_of",
+        "return error_from(backoff.failure, retry_after=max(0.0, backoff.until - now))",
+        'return globals().setdefault("_only", error_from(backoff.failure))',
     ),
-    "call-without-a-pause": Mutation(
-        "G7", "_renewal.py", "pause = backoff_after(failure, failures=failures, draw=account.draw())", "pause = 0.0"
+    "create-tasks-by-the-factory": Mutation(
+        "G1",
+        "_tasks.py:start",
+        "asyncio.Task(work, loop=asyncio.get_running_loop(), name=name, context=Context())",
+        "asyncio.get_running_loop().create_task(work, name=name, context=Context())",
+        python=(3, 12),
     ),
-    "ignore-retry-after": Mutation("G7", "_policy.py", "return max(bound * draw, wished)", "return bound * draw"),
-    "try-a-refused-key-by-timer": Mutation(
-        "G7",
-        "_state.py",
-        'if self.pause.failure.kind == "credentials": return None',
-        'if self.pause.failure.kind == "":\n                return None',
+    "lose-the-new-refresh-token": Mutation("G1", "_record.py:commit", "refresh=event.refresh", "refresh=None"),
+    "serve-to-the-end": Mutation(
+        "G2", "_state.py:State.usable", "now < current.moments.expired_from", "now < current.moments.ends_at"
     ),
-    "forget-the-throttle-of-401s": Mutation("G7", "_record.py", "if spaced > 0:", "if spaced > 1e9:"),
-    "close-without-waking": Mutation(
-        "G11",
-        "_refresher.py",
-        "self._state.close() self._arm() self._wake()",
-        "self._state.close()\n        self._arm()",
+    "count-from-the-arrival": Mutation("G2", "_renewal.py:Renewer._commit", "sent_at=sent_at,", "sent_at=arrived_at,"),
+    "keep-records-by-the-wall-clock": Mutation(
+        "G2", "stores/_memory.py:MemorySlot.__init__", "self._now = clock.monotonic", "self._now = clock.utc"
     ),
-    "close-without-cancelling-the-timer": Mutation(
-        "G11",
-        "_refresher.py",
-        "self._state.close() self._arm() self._wake()",
-        "self._state.close()\n        self._wake()",
+    "take-a-token-within-its-leeway": Mutation(
+        "G2",
+        "_renewal.py:Renewer._commit",
+        "if not is_usable(self.policy, lifetime=lifetime, remaining=commit.remaining):",
+        "if commit.remaining <= 0:",
     ),
-    "never-push-a-commit": Mutation("G12", "stores/_memory.py", "slot.tell()", "pass"),
-    "close-without-cancelling": Mutation(
-        "G11", "_refresher.py", "task.cancel() await asyncio.wait({task})", "await asyncio.wait({task})"
+    "never-schedule-after-a-failure": Mutation(
+        "G3",
+        "_refresher.py:Refresher._on_task_done",
+        "self._schedule()",
+        "if self._state.backoff is None:\n            self._schedule()",
     ),
-    "serve-after-the-close": Mutation(
-        "G11",
-        "_state.py",
-        "self.current = self.token = self.pause = None self.fresh_until = FOREVER_AGO",
-        "self.current = self.pause = None",
+    "show-failures": Mutation(
+        "G4",
+        "_refresher.py:Refresher.get",
+        "return current.token",
+        "if state.active_backoff(now) is not None:\n                    raise _error_of(state.backoff, now)\n"
+        "                return current.token",
     ),
-    "ask-again-for-the-permission": Mutation(
+    "grant-a-refresh-token-that-may-be-used": Mutation(
+        "G6", "_record.py:claim", "record.refresh if record.claim_id is None else None", "record.refresh"
+    ),
+    "give-back-a-refresh-token-that-may-be-used": Mutation(
+        "G6", "_renewal.py:Renewer._use", "refresh if is_unused else None", "refresh"
+    ),
+    "back-off-after-a-rejected-refresh-token": Mutation(
         "G6",
-        "_refresher.py",
-        "self._emit(events.RefreshTokenRejected(message=outcome.failure.message)) skip_throttle = True",
-        "self._emit(events.RefreshTokenRejected(message=outcome.failure.message))",
+        "_renewal.py:Renewer._use",
+        'refresh is not None and response.kind == "credentials"',
+        "refresh == b''",
     ),
-    "fail-without-the-claim": Mutation(
-        "G12",
-        "_renewal.py",
-        "if isinstance(ended, ClaimLost): # Somebody else",
-        "if isinstance(ended, str):  # Somebody else",
+    "throttle-the-api-key-after-a-rejected-refresh-token": Mutation(
+        "G6",
+        "_refresher.py:Refresher._renew",
+        "self._emit(events.RefreshTokenRejected(cause=outcome.failure.message)) "
+        "request = evolve(request, throttled=False)",
+        "self._emit(events.RefreshTokenRejected(cause=outcome.failure.message))",
     ),
-    "round-the-longest-pause-away": Mutation(
+    "forget-what-was-sent": Mutation(
+        "G6",
+        "stores/_failover.py:FailoverAccount._without_used_refresh_token",
+        "is_old or mark in self.known.sent",
+        "is_old",
+    ),
+    "forget-the-newest-commit": Mutation(
+        "G6",
+        "stores/_failover.py:FailoverAccount._without_used_refresh_token",
+        "is_old or mark in self.known.sent",
+        "mark in self.known.sent",
+    ),
+    "call-without-a-backoff": Mutation(
         "G7",
-        "_record.py",
+        "_renewal.py:Renewer._failed",
+        "backoff_after(failure, failures=failures + 1, jitter=self.jitter())",
+        "0.0",
+    ),
+    "ignore-retry-after": Mutation(
+        "G7", "_policy.py:backoff_after", "return max(bound * jitter, honoured)", "return bound * jitter"
+    ),
+    "try-a-rejected-key-by-timer": Mutation(
+        "G7", "_state.py:State.renewal_due", "if not self.backoff.failure.retryable:", "if self.backoff is None:"
+    ),
+    "forget-the-throttle-of-401s": Mutation("G7", "_record.py:claim", "if throttled > 0:", "if throttled > 1e9:"),
+    "round-the-longest-backoff-away": Mutation(
+        "G7",
+        "_record.py:_ahead",
         "return min(ahead, longest) if 0 < ahead <= longest + CLOCK_TOLERANCE else 0.0",
         "return ahead if 0 < ahead <= longest else 0.0",
     ),
     "date-the-outage-from-the-last-answer": Mutation(
         "G7",
-        "_renewal.py",
-        "granted.failing_for + (failed_at - claimed_at) if granted",
-        "granted.failing_for if granted",
+        "_renewal.py:Renewer._failed",
+        "attempt.claimed_at - granted.failing_for if failures",
+        "failed_at - granted.failing_for if failures",
     ),
-    "take-a-token-within-its-leeway": Mutation(
+    "count-failures-before-anothers-success": Mutation(
         "G7",
-        "_renewal.py",
-        "if arrived_at >= moments(account.policy, begins_at=sent_at, lifetime=lifetime, draw=1.0).expired_from:",
-        "if remaining <= 0:",
+        "_record.py:RenewalRequest.knows_failures",
+        "return granted.committed_at is None or granted.committed_at <= self.failed_commit",
+        "return True",
+    ),
+    "fire-for-an-expired-token": Mutation(
+        "G7",
+        "_refresher.py:Refresher._on_timer",
+        "if due is None or now < due:",
+        "if due is None or now < due or self._state.usable(now) is None:",
+    ),
+    "deny-shorter-lived-tokens-to-rejected-callers": Mutation(
+        "G7", "_record.py:RenewalRequest.should_adopt", "if self.rejected:", "if self.access is None:"
     ),
     "show-foreign-texts": Mutation(
-        "G9", "_errors.py", "the token call failed with {type(error).__name__}", "the token call failed with {error}"
+        "G9",
+        "_errors.py:_class_text",
+        "{clean_text(type(error).__name__, *secrets)}",
+        "{error}",
     ),
+    "close-without-waking": Mutation("G11", "_refresher.py:Refresher.close", "self._wake()", "pass"),
+    "close-without-cancelling-the-timer": Mutation("G11", "_refresher.py:Refresher.close", "self._schedule()", "pass"),
+    "close-without-cancelling": Mutation("G11", "_refresher.py:Refresher.close", "task.cancel()", "pass"),
+    "serve-after-the-close": Mutation(
+        "G11",
+        "_state.py:State.close",
+        "self.current = self.token = self.backoff = None self.fresh_until = NEVER",
+        "self.current = self.backoff = None",
+    ),
+    "commit-without-the-claim": Mutation(
+        "G12", "_record.py:commit", "if record.claim_id != event.id:", "if record.claim_id == '':"
+    ),
+    "keep-the-failure-of-a-lost-claim": Mutation(
+        "G12",
+        "_renewal.py:Renewer._release",
+        "if isinstance(ended, ClaimLost) and ended.token",
+        "if isinstance(ended, str) and ended.token",
+    ),
+    "never-push-a-commit": Mutation("G12", "stores/_memory.py:MemorySlot.commit", "slot.on_commit()", "pass"),
 }
 
 
 def catch(mutation: Mutation, *, seeds: int, jobs: int) -> str | None:
-    """Run seeds against the mutated package; return what the first one that fails says."""
+    """Run seeds against the mutated package; return the first violation."""
     with tempfile.TemporaryDirectory() as place:
         shutil.copytree(ROOT / "apivideo_auth", Path(place, "apivideo_auth"))
         for package in ("simulation", "support"):
@@ -201,24 +231,27 @@ def catch(mutation: Mutation, *, seeds: int, jobs: int) -> str | None:
 
 
 def main() -> int:
-    """Run the command; return its exit code: 1 if a mutation was not caught."""
+    """Run the command; return its exit code: 1 if a mutation was not found."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutations", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which ones; all of them by default")
-    parser.add_argument("--list", action="store_true", help="say which there are")
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="run so many at most")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which ones; by default all")
+    parser.add_argument("--list", action="store_true", help="print their names")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="run at most so many")
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     if unknown := set(options.names) - MUTATIONS.keys():
-        parser.error(f"there is no {', '.join(sorted(unknown))}")
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
     missed = 0
     for name in options.names or MUTATIONS:
         mutation = MUTATIONS[name]
         if options.list:
             print(f"{mutation.breaks:4} {name}")
             continue
+        if sys.version_info < mutation.python:
+            print(f"{mutation.breaks:4} {name}: breaks nothing before Python {'.'.join(map(str, mutation.python))}")
+            continue
         caught = catch(mutation, seeds=options.seeds, jobs=options.jobs)
         missed += caught is None
-        print(f"{mutation.breaks:4} {name}: {caught or 'NOT CAUGHT'}", flush=True)
+        print(f"{mutation.breaks:4} {name}: {caught or 'NOT FOUND'}", flush=True)
     return 1 if missed else 0
 
 

@@ -491,6 +491,12 @@ COMMITS: Final = [
         evolve(COMMITTED, ends_at=NOW + 3590 - STEP),
     ),
     _committed(
+        "a token that is older than the claim ends as long after it as its worker says",
+        evolve(MINE, claimed_at=NOW - 12),
+        evolve(COMMIT, remaining=1790.0, ends_after=1800.0),
+        evolve(COMMITTED, ends_at=NOW + 1788),
+    ),
+    _committed(
         "a claim in the future, after the clock went back", evolve(MINE, claimed_at=NOW + 100), COMMIT, COMMITTED
     ),
     _committed(

@@ -187,13 +187,13 @@ function operations.claim(id, seen, lease, throttled, without_failure)
   return granted(record.refresh)
 end
 
-function operations.commit(id, access, refresh, lifetime, remaining)
+function operations.commit(id, access, refresh, lifetime, remaining, ends_after)
   if record.version == id then return answer('done') end
   if record.claim_id ~= id then return answer('claim_lost', shared_token()) end
   lifetime, remaining = tonumber(lifetime), tonumber(remaining)
   record.version, record.access, record.refresh = id, access, unmarked(refresh)
   record.lifetime, record.committed_at = lifetime, now
-  record.ends_at = math.min(now + remaining, record.claimed_at + lifetime)
+  record.ends_at = math.min(now + remaining, record.claimed_at + tonumber(ends_after))
   record.claim_id, record.claimed_at, record.claim_until = nil, 0, 0
   record.not_before, record.failure, record.failures, record.failing_since = 0, nil, 0, 0
   record.unrejected_since, record.rejected_at = unrejected_since(), nil

@@ -82,8 +82,9 @@ def claim_arguments(event: Claim, *, without_failure: bool = False) -> Arguments
 
 def commit_arguments(event: Commit) -> Arguments:
     """Return the arguments for a commit."""
-    refresh = _marked(event.refresh)
-    return b"commit", event.id.encode(), event.access, refresh, exact(event.lifetime), exact(event.remaining)
+    ends_after = event.lifetime if event.ends_after is None else event.ends_after
+    numbers = exact(event.lifetime), exact(event.remaining), exact(ends_after)
+    return b"commit", event.id.encode(), event.access, _marked(event.refresh), *numbers
 
 
 def release_arguments(event: Release) -> Arguments:

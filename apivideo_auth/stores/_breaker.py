@@ -1,0 +1,81 @@
+"""A circuit breaker: whether a store may be asked now, and the events about a store that fails."""
+
+import random
+from collections.abc import Callable
+
+from attrs import define
+
+from apivideo_auth import events
+from apivideo_auth._clock import Clock
+from apivideo_auth._policy import store_backoff
+
+
+@define
+class _Count:
+    failures: int = 0
+    retry_at: float = 0.0
+
+
+class CircuitBreaker:
+    """After a failure a store is not asked before its backoff is over.
+
+    Reading may work while writing fails (no memory, a replica, a read-only file system), so the two are counted
+    separately. An outage is one `StoreDegraded` and one `StoreRecovered`, which `emit` takes. `jitter` returns a random
+    number in [0, 1).
+    """
+
+    def __init__(
+        self, *, clock: Clock, emit: Callable[[events.Event], None], jitter: Callable[[], float] = random.random
+    ) -> None:
+        self._now = clock.monotonic
+        self._emit = emit
+        self._jitter = jitter
+        self._reads, self._writes = _Count(), _Count()
+        self._down_since: float | None = None
+        self._damaged_since: float | None = None
+
+    @property
+    def can_read(self) -> bool:
+        """Whether the last read has worked."""
+        return not self._reads.failures
+
+    def allows(self, *, write: bool) -> bool:
+        """Return whether the store may be asked now."""
+        count = self._writes if write else self._reads
+        return not count.failures or self._now() >= count.retry_at
+
+    def allow_now(self) -> None:
+        """End the backoff: the store has shown a sign of life, or the backoff is over."""
+        self._reads.retry_at = self._writes.retry_at = self._now()
+
+    def on_failure(self, cause: str, *, write: bool) -> float:
+        """Count a failure; return the seconds to wait before the next try."""
+        count = self._writes if write else self._reads
+        count.failures += 1
+        wait = store_backoff(count.failures, jitter=self._jitter())
+        count.retry_at = self._now() + wait
+        if self._down_since is None:
+            self._down_since = self._now()
+            self._emit(events.StoreDegraded(cause=cause, next_try_in=wait))
+        return wait
+
+    def on_success(self, *, write: bool) -> None:
+        """Count a success. A store that can be written can be read as well."""
+        self._reads.failures = 0
+        if write:
+            self._writes.failures = 0
+        if self._down_since is not None and not self._writes.failures:
+            seconds, self._down_since = self._now() - self._down_since, None
+            self._emit(events.StoreRecovered(seconds=seconds))
+
+    def on_damage(self, cause: str) -> None:
+        """Report a record that cannot be read. It counts as empty, and the next commit replaces it."""
+        if self._damaged_since is None:
+            self._damaged_since = self._now()
+            self._emit(events.StoreDegraded(cause=cause, next_try_in=0.0))
+
+    def on_repair(self) -> None:
+        """Report that a commit has replaced the damaged record."""
+        if self._damaged_since is not None:
+            seconds, self._damaged_since = self._now() - self._damaged_since, None
+            self._emit(events.StoreRecovered(seconds=seconds))

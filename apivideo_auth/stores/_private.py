@@ -1,0 +1,101 @@
+"""The record that a worker uses while its store is down, and what it remembers of its own actions; no I/O."""
+
+from collections import deque
+from typing import Final
+
+from attrs import define, evolve, field
+
+from apivideo_auth import _record
+from apivideo_auth._policy import MAX_LEASE
+from apivideo_auth._record import (
+    EMPTY,
+    NEVER,
+    Claim,
+    ClaimAnswer,
+    Commit,
+    EndAnswer,
+    Granted,
+    Record,
+    Release,
+    SharedToken,
+)
+from apivideo_auth._secrets import SecretBytes, fingerprint
+
+MAX_REMEMBERED: Final = 16
+"""Refresh tokens that a worker remembers to have sent."""
+
+
+@define
+class PrivateRecord:
+    """What a worker knows even if the store is down or forgets.
+
+    - `record`: serves while the store is down. Its moments are on the worker's monotonic clock, `now`.
+    - `unconfirmed`: an event that the store may not have executed. It is sent again before any other.
+    """
+
+    record: Record = field(default=EMPTY, repr=False)
+    unconfirmed: Claim | Commit | Release | None = field(default=None, repr=False)
+    # Fingerprints of the refresh tokens that were sent, and the newest commit that was seen, on the store's clock.
+    _sent: deque[str] = field(factory=lambda: deque[str](maxlen=MAX_REMEMBERED), repr=False, init=False)
+    _newest: float = field(default=NEVER, init=False)
+
+    def clear(self) -> None:
+        """Forget the private record: the store has a better one."""
+        self.record = EMPTY
+
+    def token(self, now: float) -> SharedToken | None:
+        """Return the private token, if it is still alive and no renewal is under way."""
+        return None if self.record.claim_id is not None else _record.shared_token(self.record, now)
+
+    def claim(self, event: Claim, now: float) -> ClaimAnswer:
+        """Claim in the private record."""
+        self.record, answer = _record.claim(self.record, event, now)
+        # A commit of the private record says nothing about those of the store.
+        return evolve(answer, committed_at=None) if isinstance(answer, Granted) else answer
+
+    def commit(self, event: Commit, now: float) -> EndAnswer:
+        """Commit to the private record."""
+        self.record, answer = _record.commit(self.record, event, now)
+        return answer
+
+    def release(self, event: Release, now: float) -> EndAnswer:
+        """Release a claim of the private record."""
+        self.record, answer = _record.release(self.record, event, now)
+        return answer
+
+    def take_over(self, claim_id: str, now: float) -> None:
+        """Carry a claim of the store, which was lost in the middle of a renewal."""
+        self.record = evolve(self.record, claim_id=claim_id, claimed_at=now, claim_until=now + MAX_LEASE)
+
+    def take_refresh(self) -> SecretBytes | None:
+        """Return the private refresh token, and forget it: from now on it belongs to all workers."""
+        refresh = self.record.refresh
+        self.record = evolve(self.record, refresh=None)
+        return None if refresh is None else SecretBytes(refresh)
+
+    def note_token(self, token: SharedToken) -> None:
+        """Remember a commit of the store."""
+        self._newest = max(self._newest, token.committed_at)
+
+    def use_refresh(self, granted: Granted) -> Granted:
+        """Remember that the refresh token is sent; take it away if it was sent before, or is known to be an old one.
+
+        A store may restore an old record, and a refresh token may be sent only once.
+        """
+        if granted.refresh is None:
+            return granted
+        mark = _mark(granted.refresh)
+        is_old = granted.committed_at is not None and granted.committed_at < self._newest
+        if is_old or mark in self._sent:
+            return evolve(granted, refresh=None)
+        self._sent.append(mark)
+        return granted
+
+    def give_back(self, refresh: bytes | None) -> None:
+        """Remember that the refresh token was not used."""
+        if refresh is not None and (mark := _mark(refresh)) in self._sent:
+            self._sent.remove(mark)
+
+
+def _mark(refresh: bytes) -> str:
+    return fingerprint(refresh.decode("utf-8", "replace"))
