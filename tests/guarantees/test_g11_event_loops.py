@@ -152,7 +152,7 @@ def test_g11_a_manager_that_is_not_closed_is_named_in_a_warning() -> None:
     clock = ManualClock()
     tokens = TokenManager(API_KEY, api=service_for(clock), clock=clock)
     asyncio.run(tokens.get_token())
-    with pytest.warns(ResourceWarning, match="unclosed TokenManager"):
+    with pytest.warns(ResourceWarning, match="unclosed TokenManager"):  # noqa: PT031  the two belong together
         del tokens
         gc.collect()
 
