@@ -312,6 +312,10 @@ class Refresher:
 
     def _adopt(self, renewer: Renewer, shared: SharedToken, asked_at: float) -> None:
         """Serve another worker's token. Its remaining life counts from the moment when the store was asked."""
+        current = self._state.current
+        if current is not None and current.version == shared.version:
+            # Another look at the record was faster.
+            return
         begins_at = asked_at - (shared.lifetime - shared.remaining)
         token = self._take(renewer, shared.access.decode(), shared.lifetime, begins_at, shared.version)
         self._emit(
