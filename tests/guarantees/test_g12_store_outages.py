@@ -254,38 +254,3 @@ async def test_g12_hundreds_of_accounts_on_one_store_do_not_overload_it(clock: L
     assert most <= 8
     assert len(service.calls) == 300
     await asyncio.gather(*(manager.close() for manager in managers))
-
-
-async def test_g12_a_token_is_adopted_once(clock: LoopClock, service: Service) -> None:
-    """A commit that is pushed while the worker's own claim is on its way is adopted once, not once for each way."""
-    store = FaultyStore()
-    elsewhere = store.process()
-    original = elsewhere.open
-    claimed = asyncio.Event()
-
-    def open_slowly(account: str, **kwargs: object) -> object:
-        slot = original(account, **kwargs)
-
-        class Slow:
-            def __getattr__(self, name: str) -> object:
-                async def operation(*args: object) -> object:
-                    if name == "claim":
-                        claimed.set()
-                        await asyncio.sleep(0.2)
-                    return await getattr(slot, name)(*args)
-
-                return operation
-
-        return Slow()
-
-    elsewhere.open = open_slowly
-    async with (
-        TokenManager(API_KEY, api=service, clock=clock, store=store) as one,
-        TokenManager(API_KEY, api=service, clock=clock, store=elsewhere) as other,
-    ):
-        waiting = asyncio.create_task(other.get_token())
-        await claimed.wait()
-        token = await one.get_token()
-        assert (await waiting).access_token == token.access_token
-        await asyncio.sleep(1)
-        assert other.status().generation == 1
