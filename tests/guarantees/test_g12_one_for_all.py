@@ -289,7 +289,7 @@ async def test_g12_many_workers_call_a_dead_endpoint_as_often_as_one(clock: Loop
 
 
 async def test_g12_an_offered_token_keeps_its_lifetime(clock: LoopClock, service: Service) -> None:
-    """A token that was obtained while the store was down has its full lifetime, and so its leeway, for other workers."""
+    """A token that was obtained while the store was down keeps its lifetime, and so its leeway, for other workers."""
     store = FaultyStore()
     owner, other = workers(2, store, service, clock, [])
     async with owner, other:

@@ -135,15 +135,15 @@ MUTATIONS = {
     ),
     "forget-what-was-sent": Mutation(
         "G6",
-        "stores/_failover.py:FailoverAccount._without_used_refresh_token",
-        "is_old or mark in self.known.sent",
+        "stores/_private.py:PrivateRecord.use_refresh",
+        "is_old or mark in self._sent",
         "is_old",
     ),
     "forget-the-newest-commit": Mutation(
         "G6",
-        "stores/_failover.py:FailoverAccount._without_used_refresh_token",
-        "is_old or mark in self.known.sent",
-        "mark in self.known.sent",
+        "stores/_private.py:PrivateRecord.use_refresh",
+        "is_old or mark in self._sent",
+        "mark in self._sent",
     ),
     "call-without-a-backoff": Mutation(
         "G7",

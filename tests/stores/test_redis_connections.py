@@ -23,6 +23,7 @@ from tests.stores.redis_workers import (
     Answering,
     claimed,
     committed,
+    eventually,
     get,
     put,
     subscribed,
@@ -231,6 +232,21 @@ def test_a_client_that_was_closed_can_be_used_in_the_next_event_loop(own_redis):
 
     asyncio.run(use())
     asyncio.run(use())
+
+
+async def test_an_operation_that_outlives_its_slot_leaves_no_connection(own_redis, slots):
+    """An operation that is answered after the last slot has closed gets its answer, and its connection is closed."""
+    slot = slots(RedisStore(own_redis.url))
+    await slot.read()
+    await subscribed(own_redis, "account", 1)
+    own_redis.pause()
+    reading = asyncio.create_task(slot.read())
+    await asyncio.sleep(0.01)
+    await slot.close()
+    own_redis.resume()
+    assert await reading is None
+    await eventually(lambda: own_redis.clients() == [])
+    await eventually(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
 
 LEAVE_OPEN = """
