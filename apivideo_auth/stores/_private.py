@@ -90,10 +90,11 @@ class PrivateRecord:
         A store may restore an old record, and a refresh token may be sent only once.
         """
         self._before_claim = NEVER if granted.committed_at is None else granted.committed_at
+        is_old = granted.committed_at is not None and granted.committed_at < self._newest
+        self._newest = max(self._newest, self._before_claim)
         if granted.refresh is None:
             return granted
         mark = _mark(granted.refresh)
-        is_old = granted.committed_at is not None and granted.committed_at < self._newest
         if is_old or mark in self._sent:
             return evolve(granted, refresh=None)
         self._sent.append(mark)
