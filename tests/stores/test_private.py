@@ -60,7 +60,7 @@ def test_memory_is_bounded() -> None:
 
 
 def test_a_lost_claim_goes_on_privately() -> None:
-    """A claim of the store that was lost can be committed to the private record; its refresh token is taken out once."""
+    """A claim that the store lost can be committed to the private record; its refresh token is taken out once."""
     private = PrivateRecord()
     private.take_over("mine", 10.0)
     assert private.token(10.0) is None
