@@ -3,10 +3,11 @@
 import asyncio
 import os
 import random
+import warnings
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypedDict, Unpack
 
 import aiohttp
 from multidict import CIMultiDict
@@ -29,6 +30,58 @@ from apivideo_auth.stores._base import Slot, TokenStore
 from apivideo_auth.stores._encrypted import account_name, open_slot
 from apivideo_auth.stores._failover import FailoverAccount, FailoverSlot, shared_account
 from apivideo_auth.stores._memory import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable, Sequence
+
+    from aiohttp.abc import AbstractCookieJar
+    from aiohttp.typedefs import LooseCookies, LooseHeaders, StrOrURL
+
+    class ManagerOptions(TypedDict, total=False):
+        """The arguments of `TokenManager`, all of them optional."""
+
+        api_key: str
+        base_url: str
+        store: TokenStore | None
+        policy: RefreshPolicy
+        api: TokenEndpoints | None
+        connector: aiohttp.BaseConnector | None
+        application: tuple[str, str] | None
+        trust_env: bool
+        on_event: events.EventHandler | None
+        clock: Clock | None
+
+    class SessionOptions(TypedDict, total=False):
+        """The arguments of `aiohttp.ClientSession` that make sense for a session of a `TokenManager`."""
+
+        base_url: StrOrURL
+        connector: aiohttp.BaseConnector | None
+        cookies: LooseCookies | None
+        headers: LooseHeaders | None
+        proxy: StrOrURL | None
+        proxy_auth: aiohttp.BasicAuth | None
+        skip_auto_headers: Iterable[str] | None
+        json_serialize: Callable[[Any], str]
+        request_class: type[aiohttp.ClientRequest]
+        response_class: type[aiohttp.ClientResponse]
+        ws_response_class: type[aiohttp.ClientWebSocketResponse]
+        version: aiohttp.HttpVersion
+        cookie_jar: AbstractCookieJar | None
+        connector_owner: bool
+        raise_for_status: bool | Callable[[aiohttp.ClientResponse], Awaitable[None]]
+        timeout: aiohttp.ClientTimeout
+        auto_decompress: bool
+        trust_env: bool
+        requote_redirect_url: bool
+        trace_configs: list[aiohttp.TraceConfig] | None
+        read_bufsize: int
+        max_line_size: int
+        max_field_size: int
+        max_headers: int
+        fallback_charset_resolver: Callable[[aiohttp.ClientResponse, bytes], str]
+        middlewares: Sequence[aiohttp.ClientMiddlewareType]
+        ssl_shutdown_timeout: float
+
 
 API_KEY_VARIABLE: Final = "APIVIDEO_API_KEY"
 BASE_URL_VARIABLE: Final = "APIVIDEO_BASE_URL"
@@ -116,7 +169,7 @@ class TokenManager:
         self._monotonic = clock.monotonic
 
     @classmethod
-    def from_env(cls, **overrides: Any) -> Self:  # noqa: ANN401  the constructor's own arguments
+    def from_env(cls, **overrides: Unpack["ManagerOptions"]) -> Self:
         """Return a manager configured by `APIVIDEO_API_KEY`, `APIVIDEO_BASE_URL` and `APIVIDEO_TOKEN_STORE`.
 
         `overrides` are arguments of the constructor and take precedence. Raises `ValueError` if there is no API key.
@@ -129,7 +182,7 @@ class TokenManager:
             arguments["store"] = store_from_url(store)
         if api_key := masked(os.environ.get(API_KEY_VARIABLE)):
             arguments["api_key"] = api_key
-        arguments |= overrides
+        arguments |= dict(overrides)
         if "api_key" not in arguments:
             raise ValueError(f"{API_KEY_VARIABLE} is not set; put the API key there")
         return cls(**arguments)
@@ -168,20 +221,21 @@ class TokenManager:
             _check_arguments(rejected, min_ttl)
         return await self._refresher.get(rejected, min_ttl)
 
-    def session(self, **kwargs: Any) -> aiohttp.ClientSession:  # noqa: ANN401  ClientSession's own arguments
+    def session(self, **kwargs: Unpack["SessionOptions"]) -> aiohttp.ClientSession:
         """Return a session that is authenticated at `base_url`. The caller must close it.
 
         `kwargs` are arguments of `ClientSession`. Its `middlewares` come before `BearerAuth`, which stays innermost.
         """
         self._refresher.bind()
-        headers = CIMultiDict(kwargs.pop("headers", None) or {})
-        for name, value in self._origin_headers.items():
-            headers.setdefault(name, value)
-        middlewares = (*(kwargs.pop("middlewares", None) or ()), BearerAuth(self, on_event=self._deliver))
         options: dict[str, Any] = {"base_url": self._base_url, "trust_env": self._trust_env}
         if self._connector is not None and "connector" not in kwargs:
             options |= {"connector": self._connector, "connector_owner": False}
-        return aiohttp.ClientSession(headers=headers, middlewares=middlewares, **(options | kwargs))
+        options |= kwargs
+        headers = options["headers"] = CIMultiDict(options.get("headers") or {})
+        for name, value in self._origin_headers.items():
+            headers.setdefault(name, value)
+        options["middlewares"] = (*(options.get("middlewares") or ()), BearerAuth(self, on_event=self._deliver))
+        return aiohttp.ClientSession(**options)
 
     def status(self) -> ManagerStatus:
         """Return a snapshot without secrets and without I/O."""
@@ -226,6 +280,17 @@ class TokenManager:
                     await self._own_api.close()
             finally:
                 self._cleaned.set_result(None)
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError("a TokenManager is an asynchronous context manager: use 'async with'")
+
+    def __exit__(self, *_exception: object) -> None: ...
+
+    def __del__(self) -> None:
+        # A manager whose construction failed has no refresher.
+        if getattr(self, "_refresher", None) is not None and self._refresher.is_open:
+            message = f"unclosed TokenManager {self._base_url}: use 'async with' or close()"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
     async def __aenter__(self) -> Self:
         self._refresher.bind()

@@ -135,7 +135,7 @@ class Claim:
 class Commit:
     """End claim `id` with a token that lives for another `remaining` of its `lifetime` seconds.
 
-    `ends_after`: seconds from the claim to the token's end; `None` is the lifetime, as if the call began with the claim.
+    `ends_after`: seconds from the claim to the token's end. `None` is the lifetime: the call came after the claim.
     """
 
     id: str

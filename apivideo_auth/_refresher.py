@@ -65,6 +65,11 @@ class Refresher:
         self._only_waits = False
         self._waiters: set[asyncio.Future[None]] = set()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the manager has been used in an event loop, and was not closed."""
+        return self._renewer is not None and not self._state.closed
+
     def bind(self) -> Renewer:
         """Bind to the running event loop; raise `ManagerClosedError` or `RuntimeError`."""
         self.check_loop()
@@ -307,6 +312,10 @@ class Refresher:
 
     def _adopt(self, renewer: Renewer, shared: SharedToken, asked_at: float) -> None:
         """Serve another worker's token. Its remaining life counts from the moment when the store was asked."""
+        current = self._state.current
+        if current is not None and current.version == shared.version:
+            # Another look at the record was faster.
+            return
         begins_at = asked_at - (shared.lifetime - shared.remaining)
         token = self._take(renewer, shared.access.decode(), shared.lifetime, begins_at, shared.version)
         self._emit(

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from tests.simulation.scenario import run
+
 ROOT = Path(__file__).parents[2]
 SEEDS = 3000
 
@@ -133,15 +135,15 @@ MUTATIONS = {
     ),
     "forget-what-was-sent": Mutation(
         "G6",
-        "stores/_failover.py:FailoverAccount._without_used_refresh_token",
-        "is_old or mark in self.known.sent",
+        "stores/_private.py:PrivateRecord.use_refresh",
+        "is_old or mark in self._sent",
         "is_old",
     ),
     "forget-the-newest-commit": Mutation(
         "G6",
-        "stores/_failover.py:FailoverAccount._without_used_refresh_token",
-        "is_old or mark in self.known.sent",
-        "mark in self.known.sent",
+        "stores/_private.py:PrivateRecord.use_refresh",
+        "is_old or mark in self._sent",
+        "mark in self._sent",
     ),
     "call-without-a-backoff": Mutation(
         "G7",
@@ -211,23 +213,30 @@ MUTATIONS = {
 }
 
 
-def catch(mutation: Mutation, *, seeds: int, jobs: int) -> str | None:
-    """Run seeds against the mutated package; return the first violation."""
+def find(mutation: Mutation, *, seeds: int, jobs: int) -> str | None:
+    """Run seeds against the mutated package; return the first violation that the package itself does not have."""
     with tempfile.TemporaryDirectory() as place:
         shutil.copytree(ROOT / "apivideo_auth", Path(place, "apivideo_auth"))
         for package in ("simulation", "support"):
             shutil.copytree(ROOT / "tests" / package, Path(place, "tests", package))
         target = Path(place, "apivideo_auth", mutation.file)
         target.write_text(mutation.apply(target.read_text()))
-        command = [sys.executable, "-m", "tests.simulation", "--seeds", str(seeds), "--jobs", str(jobs)]
-        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return None
-    lines = done.stdout.splitlines()
-    failed = [index for index, line in enumerate(lines) if " FAILED: " in line]
-    if not failed:
-        return done.stderr[-1000:]
-    return f"{lines[failed[0]].split(' FAILED')[0]}: {lines[failed[0] + 1].strip()}"
+        first = 0
+        while first < seeds:
+            numbers = f"--first {first} --seeds {seeds - first} --jobs {jobs}".split()
+            command = [sys.executable, "-m", "tests.simulation", *numbers]
+            done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                return None
+            lines = done.stdout.splitlines()
+            failed = [index for index, line in enumerate(lines) if " FAILED: " in line]
+            if not failed:
+                return done.stderr[-1000:]
+            seed = int(lines[failed[0]].split()[1])
+            if not run(seed).violations:
+                return f"seed {seed}: {lines[failed[0] + 1].strip()}"
+            first = seed + 1
+    return None
 
 
 def main() -> int:
@@ -249,9 +258,9 @@ def main() -> int:
         if sys.version_info < mutation.python:
             print(f"{mutation.breaks:4} {name}: breaks nothing before Python {'.'.join(map(str, mutation.python))}")
             continue
-        caught = catch(mutation, seeds=options.seeds, jobs=options.jobs)
-        missed += caught is None
-        print(f"{mutation.breaks:4} {name}: {caught or 'NOT FOUND'}", flush=True)
+        found = find(mutation, seeds=options.seeds, jobs=options.jobs)
+        missed += found is None
+        print(f"{mutation.breaks:4} {name}: {found or 'NOT FOUND'}", flush=True)
     return 1 if missed else 0
 
 

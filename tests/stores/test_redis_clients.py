@@ -73,7 +73,9 @@ def test_a_client_that_decodes_is_refused(url):
 
 
 @pytest.mark.parametrize(
-    "argument", [None, 6379, b"redis://h", object(), Redis, redis.Redis(), Redis().pipeline()], ids=repr
+    "argument",
+    [None, 6379, b"redis://h", object(), Redis, redis.Redis(), Redis().pipeline()],
+    ids=lambda argument: type(argument).__name__,
 )
 def test_other_arguments_are_refused(argument):
     """Anything but a URL or a client of redis.asyncio is a `TypeError`, also a blocking client and a pipeline."""

@@ -137,3 +137,19 @@ async def test_close_does_not_wait_for_anothers_renewal(clock: LoopClock, servic
     await holder.close()
     await asyncio.gather(*callers, return_exceptions=True)
     assert len(service.calls) == 1
+
+
+async def test_a_token_that_arrives_in_two_ways_is_adopted_once(clock: LoopClock, service: Service) -> None:
+    """A commit may be pushed in the step between a claim's answer and its adoption: the token counts once."""
+    store = FaultyStore()
+    async with (
+        TokenManager(API_KEY, api=service, clock=clock, store=store) as one,
+        TokenManager(API_KEY, api=service, clock=clock, store=store.process()) as other,
+    ):
+        await one.get_token()
+        token = await other.get_token()
+        renewer = other._refresher.bind()
+        shared = await renewer.slot.read()
+        other._refresher._adopt(renewer, shared, clock.monotonic())
+        assert await other.get_token() is token
+        assert other.status().generation == 1
