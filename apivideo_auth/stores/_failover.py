@@ -198,6 +198,7 @@ class FailoverAccount:
                 try:
                     answer = await self._ask(lambda slot: slot.commit(event), event)
                     self.private.clear()
+                    self.private.note_own_commit()
                     self._breaker.on_repair()
                 except _DownError:
                     # The store may have it, so the refresh token is not this worker's alone.
