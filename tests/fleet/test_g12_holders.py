@@ -14,6 +14,8 @@ from tests.fleet.conftest import Outcomes
 from tests.fleet.fleet import UNHURRIED, Fleet, Worker, auth_calls, eventually
 from tests.support.redis_server import RedisServer
 
+pytestmark = pytest.mark.slow
+
 TTL = 4
 MIN_TTL = 0.9 * TTL
 """More than is left of a token after a tenth of its life: who asks for it causes a renewal."""

@@ -14,6 +14,8 @@ from tests.fleet.conftest import Outcomes
 from tests.fleet.fleet import UNHURRIED, Fleet, auth_calls, eventually
 from tests.support.redis_server import RedisServer, own_server
 
+pytestmark = pytest.mark.slow
+
 TTL = 2
 ATTEMPT_TIMEOUT = 1.5
 WORKERS = 8

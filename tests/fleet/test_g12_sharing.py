@@ -10,6 +10,8 @@ from tests.fleet.conftest import Outcomes
 from tests.fleet.fleet import UNHURRIED, Fleet, auth_calls
 from tests.support.redis_server import RedisServer
 
+pytestmark = pytest.mark.slow
+
 TTL = 3
 LIFETIMES = 10
 MOST_CALLS = 15
