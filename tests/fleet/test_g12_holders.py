@@ -15,6 +15,7 @@ from tests.fleet.fleet import LONG_OPERATION_TIMEOUT, Fleet, Worker, auth_calls,
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow
+
 TTL = 4
 MIN_TTL = 0.9 * TTL
 """More than is left of a token after a tenth of its life: a caller with it causes a renewal."""

@@ -15,6 +15,7 @@ from tests.fleet.fleet import LONG_OPERATION_TIMEOUT, Fleet, auth_calls, eventua
 from tests.support.redis_server import RedisServer, own_server
 
 pytestmark = pytest.mark.slow
+
 TTL = 2
 ATTEMPT_TIMEOUT = 1.5
 WORKERS = 8
