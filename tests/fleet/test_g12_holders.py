@@ -117,7 +117,7 @@ def judge(outcome: Outcome, paths: list[str]) -> None:
     fleet, calls = outcome.fleet, auth_calls(outcome.fleet.server)
     assert fleet.failures == []
     assert [call.path for call in calls][: len(paths)] == paths
-    assert "refused" not in {call.outcome for call in calls}
+    assert "rejected" not in {call.outcome for call in calls}
     assert len(fleet.refresh_tokens) == len(set(fleet.refresh_tokens))
     # Processes of a machine have one monotonic clock; Redis and the files go by the wall clock.
     claimed_at = fleet.workers[0].reported("granted")[0]["not_before"]

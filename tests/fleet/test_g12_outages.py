@@ -171,7 +171,7 @@ def judge(fleet: Fleet) -> None:
     """Assert what holds of any store that is lost and comes back."""
     assert fleet.failures == []
     assert len(fleet.refresh_tokens) == len(set(fleet.refresh_tokens))
-    assert "refused" not in {call.outcome for call in fleet.server.calls}
+    assert "rejected" not in {call.outcome for call in fleet.server.calls}
 
 
 def test_g12_a_redis_that_is_emptied(runs: Outcomes) -> None:
