@@ -220,11 +220,10 @@ async def test_g07_failures_before_anothers_success_do_not_count(clock: LoopCloc
 
 async def test_g07_an_outage_does_not_begin_before_anothers_success(clock: LoopClock, service: Service) -> None:
     """A worker that failed before another worker's success waits until the deadline when the next outage begins."""
-    store = FaultyStore()
+    store = FaultyStore(pushes=False)
     policy = RefreshPolicy(deadline=20)
     first, second = (
-        TokenManager(API_KEY, api=service, clock=clock, policy=policy, store=store.process(pushes=False))
-        for _ in range(2)
+        TokenManager(API_KEY, api=service, clock=clock, policy=policy, store=store.process()) for _ in range(2)
     )
     async with first, second:
         service.always = AuthConnectionError("made-up outage", sent=False)
