@@ -15,6 +15,7 @@ from tests.fleet.fleet import LONG_OPERATION_TIMEOUT, Fleet, Worker, auth_calls,
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow
+
 TTL = 4
 MIN_TTL = 0.9 * TTL
 """More than is left of a token after a tenth of its life: a caller with it causes a renewal."""
@@ -116,7 +117,7 @@ def judge(outcome: Outcome, paths: list[str]) -> None:
     fleet, calls = outcome.fleet, auth_calls(outcome.fleet.server)
     assert fleet.failures == []
     assert [call.path for call in calls][: len(paths)] == paths
-    assert "refused" not in {call.outcome for call in calls}
+    assert "rejected" not in {call.outcome for call in calls}
     assert len(fleet.refresh_tokens) == len(set(fleet.refresh_tokens))
     # Processes of a machine have one monotonic clock; Redis and the files go by the wall clock.
     claimed_at = fleet.workers[0].reported("granted")[0]["not_before"]

@@ -15,6 +15,7 @@ from tests.fleet.fleet import LONG_OPERATION_TIMEOUT, Fleet, auth_calls, eventua
 from tests.support.redis_server import RedisServer, own_server
 
 pytestmark = pytest.mark.slow
+
 TTL = 2
 ATTEMPT_TIMEOUT = 1.5
 WORKERS = 8
@@ -170,7 +171,7 @@ def judge(fleet: Fleet) -> None:
     """Assert what holds of any store that is lost and comes back."""
     assert fleet.failures == []
     assert len(fleet.refresh_tokens) == len(set(fleet.refresh_tokens))
-    assert "refused" not in {call.outcome for call in fleet.server.calls}
+    assert "rejected" not in {call.outcome for call in fleet.server.calls}
 
 
 def test_g12_a_redis_that_is_emptied(runs: Outcomes) -> None:

@@ -9,6 +9,8 @@ from apivideo_auth.emulator import Emulator
 from tests.fleet.fleet import LONG_OPERATION_TIMEOUT, Fleet, auth_calls
 from tests.support.redis_server import RedisServer
 
+pytestmark = pytest.mark.slow
+
 TTL = 3
 
 
