@@ -236,7 +236,7 @@ async def test_a_failed_connection_is_a_sentence_with_advice(
     assert "Error" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("status", "hint"), [(407, "wants a user and a password"), (502, "status 502")])
+@pytest.mark.parametrize(("status", "hint"), [(407, "requires a user name and a password"), (502, "status 502")])
 async def test_a_proxy_that_answers_itself_is_said(mocked: aioresponses, status: int, hint: str) -> None:
     """A proxy that does not let the request through is named, and nothing was sent."""
     error = aiohttp.ClientHttpProxyError(None, (), status=status, message="made-up")
