@@ -64,7 +64,7 @@ class Settings:
             base_url=self.base_url,
             api_key=self.api_key,
             clock=SYSTEM_CLOCK,
-            on_commit=_ignore,
+            on_commit=lambda: None,
             on_damage=_warn,
         )
         try:
@@ -97,10 +97,6 @@ def _read(key_file: Path) -> str:
         raise ValueError(f"cannot read the key file {str(key_file)!r}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError(f"the key file {str(key_file)!r} is not a text file") from None
-
-
-def _ignore() -> None:
-    """Ignore a commit: a command reads the record once."""
 
 
 def _warn(message: str) -> None:
