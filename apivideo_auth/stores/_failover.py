@@ -163,7 +163,7 @@ class FailoverAccount:
             with suppress(_DownError):
                 token = await self._ask(lambda slot: slot.read())
                 if token is not None:
-                    self.private.note_token(token)
+                    self.private.note_commit(token.committed_at)
                 await self._settle()
                 token = await self._offer(token)
             return token
@@ -183,7 +183,7 @@ class FailoverAccount:
             except _DownError:
                 answer = self.private.claim(event, self._now())
             if isinstance(answer, Changed):
-                self.private.note_token(answer.token)
+                self.private.note_commit(answer.token.committed_at)
             elif isinstance(answer, Granted):
                 self._holder = (event.id, now + event.lease)
                 return self.private.use_refresh(answer)
@@ -198,7 +198,8 @@ class FailoverAccount:
                 try:
                     answer = await self._ask(lambda slot: slot.commit(event), event)
                     self.private.clear()
-                    self.private.note_own_commit()
+                    if isinstance(answer, Done):
+                        self.private.note_commit(answer.committed_at)
                     self._breaker.on_repair()
                 except _DownError:
                     # The store may have it, so the refresh token is not this worker's alone.
