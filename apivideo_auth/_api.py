@@ -16,7 +16,7 @@ from apivideo_auth._models import AccessToken, AuthenticatePayload, RefreshToken
 from apivideo_auth._policy import MAX_ATTEMPT_TIMEOUT
 from apivideo_auth._response import MAX_BODY_SIZE, Endpoint, parse_response
 from apivideo_auth._urls import PRODUCTION, normal_base_url
-from apivideo_auth._validation import check_instance
+from apivideo_auth._validation import check_instance, check_number
 from apivideo_auth._version import __version__
 
 _CONNECT_PART: Final = 0.9
@@ -78,10 +78,7 @@ class AuthenticationApi:
         if connector is not None:
             check_instance("connector", connector, aiohttp.BaseConnector)
         check_instance("trust_env", trust_env, bool)
-        if isinstance(attempt_timeout, bool) or not isinstance(attempt_timeout, int | float):
-            raise TypeError(f"attempt_timeout must be a number of seconds, not {type(attempt_timeout).__name__}")
-        if not 0 < attempt_timeout <= MAX_ATTEMPT_TIMEOUT:
-            raise ValueError(f"attempt_timeout must be more than 0 and at most {MAX_ATTEMPT_TIMEOUT:g} seconds")
+        check_number("attempt_timeout", attempt_timeout, 0, MAX_ATTEMPT_TIMEOUT)
         self._base_url = normal_base_url(base_url)
         self._connector = connector
         self._trust_env = trust_env

@@ -20,16 +20,8 @@ MAX_READ_AHEAD: Final = 65_536
 _UNAUTHORIZED = 401
 
 
-class BearerAuth:
-    """Sets `Authorization` on requests to the allowed origins, and replays a request once after a 401.
-
-    Put it last, `middlewares=(retry, logging, BearerAuth(tokens))`, so that each retry gets the current token.
-    Requests to other origins (redirects too) and requests with an `Authorization` of their own are not changed. The
-    header is removed when the request is over, so that no `request_info` shows it.
-
-    - `origins`: where the token may be sent; by default the source's `base_url`.
-    - `on_event`: a function that gets each `events.TokenRejected`.
-    """
+class TokenSender:
+    """The part that `BearerAuth` for aiohttp and for httpx share: the source, the allowed origins and the event."""
 
     def __init__(
         self,
@@ -53,6 +45,26 @@ class BearerAuth:
         self._on_event = on_event
         if not self._origins:
             raise ValueError("origins is empty; name the origins to which the token may be sent")
+
+    def _emit(self, token: Token, why_not: events.NotReplayed | None, *, cause: str | None = None) -> None:
+        event = events.TokenRejected(
+            generation=token.generation, replayed=why_not is None, why_not=why_not, cause=cause
+        )
+        events.log(event)
+        if self._on_event is not None:
+            events.deliver(self._on_event, event)
+
+
+class BearerAuth(TokenSender):
+    """Sets `Authorization` on requests to the allowed origins, and replays a request once after a 401.
+
+    Put it last, `middlewares=(retry, logging, BearerAuth(tokens))`, so that each retry gets the current token.
+    Requests to other origins (redirects too) and requests with an `Authorization` of their own are not changed. The
+    header is removed when the request is over, so that no `request_info` shows it.
+
+    - `origins`: where the token may be sent; by default the source's `base_url`.
+    - `on_event`: a function that gets each `events.TokenRejected`.
+    """
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         """Send the request with a token."""
@@ -94,14 +106,6 @@ class BearerAuth:
             # After these aiohttp would repeat the whole exchange: a third and a fourth request.
             broken = f"the connection broke when the request was sent again ({type(error).__name__})"
             raise aiohttp.ClientConnectionError(broken) from error
-
-    def _emit(self, token: Token, why_not: events.NotReplayed | None, *, cause: str | None = None) -> None:
-        event = events.TokenRejected(
-            generation=token.generation, replayed=why_not is None, why_not=why_not, cause=cause
-        )
-        events.log(event)
-        if self._on_event is not None:
-            events.deliver(self._on_event, event)
 
 
 def _allowed(url: str) -> Origin:

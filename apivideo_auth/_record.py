@@ -215,7 +215,9 @@ class Throttled:
 
 @frozen(kw_only=True)
 class Done:
-    """The commit or release counts."""
+    """The commit or release counts. `committed_at`: when a commit was made, on the record's clock."""
+
+    committed_at: float | None = None
 
 
 @frozen(kw_only=True)
@@ -291,7 +293,7 @@ def commit(record: Record, event: Commit, now: float) -> tuple[Record, EndAnswer
     """Store the new tokens, if the record still carries this claim."""
     if record.version == event.id:
         # The same commit again, because its answer was lost.
-        return record, Done()
+        return record, Done(committed_at=record.committed_at)
     if record.claim_id != event.id:
         return record, ClaimLost(token=shared_token(record, now))
     committed = evolve(
@@ -316,7 +318,7 @@ def commit(record: Record, event: Commit, now: float) -> tuple[Record, EndAnswer
         rejected_at=None,
         unrejected_since=_unrejected_since(record, now),
     )
-    return committed, Done()
+    return committed, Done(committed_at=now)
 
 
 def release(record: Record, event: Release, now: float) -> tuple[Record, EndAnswer]:

@@ -12,7 +12,7 @@ from yarl import URL
 
 from apivideo_auth import AuthError, TokenStoreError
 from apivideo_auth._clock import SYSTEM_CLOCK
-from apivideo_auth.cli import _stored
+from apivideo_auth.cli import _token
 from apivideo_auth.cli._exits import ExitCode, exit_code
 from apivideo_auth.cli._settings import Settings
 
@@ -61,7 +61,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
 
 async def _store(settings: Settings) -> Finding:
     try:
-        seconds = await _stored.remaining(settings)
+        seconds = await _token.remaining(settings)
     except TokenStoreError as error:
         return Finding("store", str(error), ExitCode.STORE)
     return Finding("store", "no token is stored" if seconds is None else f"its token expires in {seconds:.0f} s")

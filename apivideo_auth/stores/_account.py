@@ -92,7 +92,7 @@ class FailoverAccount:
             with suppress(_DownError):
                 token = await self._ask(lambda store: store.read())
                 if token is not None:
-                    self.private.note_token(token)
+                    self.private.note_commit(token.committed_at)
                 await self._resend_unconfirmed()
                 token = await self._offer(token)
             return token
@@ -112,7 +112,7 @@ class FailoverAccount:
             except _DownError:
                 answer = self.private.claim(event, self._now())
             if isinstance(answer, Changed):
-                self.private.note_token(answer.token)
+                self.private.note_commit(answer.token.committed_at)
             elif isinstance(answer, Granted):
                 self._claim_id = event.id
                 self._claim_until = now + event.lease
@@ -122,7 +122,7 @@ class FailoverAccount:
     async def commit(self, event: Commit, slot: "FailoverSlot") -> EndAnswer:
         """Commit where the claim was granted, and give the token to the other managers."""
         began_at = self._now()
-        answer = await self._end(event, slot)
+        answer = await self.end(event, slot)
         if isinstance(answer, Done):
             token = SharedToken(
                 version=event.id,
@@ -135,14 +135,11 @@ class FailoverAccount:
             self._notify(token, began_at, except_for=slot)
         return answer
 
-    async def release(self, event: Release, slot: "FailoverSlot") -> EndAnswer:
-        """Release where the claim was granted."""
-        self.private.give_back(event.refresh)
-        return await self._end(event, slot)
-
-    async def _end(self, event: Commit | Release, slot: "FailoverSlot") -> EndAnswer:
+    async def end(self, event: Commit | Release, slot: "FailoverSlot") -> EndAnswer:
         """End a claim where it was granted; in the private record if the store does not answer."""
         async with self._lock:
+            if isinstance(event, Release):
+                self.private.give_back(event.refresh)
             answer: EndAnswer | None = None
             if slot.holds_shared_claim:
                 try:
@@ -154,7 +151,8 @@ class FailoverAccount:
                 else:
                     if isinstance(event, Commit):
                         self.private.clear()
-                        self.private.note_own_commit()
+                        if isinstance(answer, Done):
+                            self.private.note_commit(answer.committed_at)
                         self._breaker.on_repair()
             if answer is None:
                 answer = self.private.end(event, self._now())

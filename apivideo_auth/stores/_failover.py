@@ -70,7 +70,7 @@ class FailoverSlot:
 
     async def release(self, event: Release) -> EndAnswer:
         """End a claim without a token."""
-        return await run_to_end(self.account.release(event, self))
+        return await run_to_end(self.account.end(event, self))
 
     async def changed(self, timeout: float) -> None:
         """Return after a commit or release, or after `timeout` seconds; early if in doubt."""

@@ -1,6 +1,5 @@
 """The record that a worker uses while its store is down, and what it remembers of its own actions; no I/O."""
 
-import math
 from collections import deque
 from typing import Final
 
@@ -40,8 +39,6 @@ class PrivateRecord:
     # Fingerprints of the refresh tokens that were sent, and the newest commit that was seen, on the store's clock.
     _sent: deque[str] = field(factory=lambda: deque[str](maxlen=MAX_REMEMBERED), repr=False, init=False)
     _newest: float = field(default=NEVER, init=False)
-    # The last commit of the store when it granted the last claim.
-    _before_claim: float = field(default=NEVER, init=False)
 
     def clear(self) -> None:
         """Forget the private record: the store has a better one."""
@@ -75,22 +72,18 @@ class PrivateRecord:
         self.record = evolve(self.record, refresh=None)
         return None if refresh is None else SecretBytes(refresh)
 
-    def note_token(self, token: SharedToken) -> None:
-        """Remember a commit of the store."""
-        self._newest = max(self._newest, token.committed_at)
-
-    def note_own_commit(self) -> None:
-        """Remember a commit of this worker to the store: it is newer than the last one before its claim."""
-        self._newest = max(self._newest, math.nextafter(self._before_claim, math.inf))
+    def note_commit(self, committed_at: float | None) -> None:
+        """Remember a commit of the store, this worker's own or another's."""
+        if committed_at is not None:
+            self._newest = max(self._newest, committed_at)
 
     def use_refresh(self, granted: Granted) -> Granted:
         """Remember that the refresh token is sent; take it away if it was sent before, or is known to be an old one.
 
         A store may restore an old record, and a refresh token may be sent only once.
         """
-        self._before_claim = NEVER if granted.committed_at is None else granted.committed_at
         is_old = granted.committed_at is not None and granted.committed_at < self._newest
-        self._newest = max(self._newest, self._before_claim)
+        self.note_commit(granted.committed_at)
         if granted.refresh is None:
             return granted
         sent = _fingerprint(granted.refresh)

@@ -1,4 +1,4 @@
-"""G12: the store or the endpoint is away, under load, and what that costs."""
+"""G12: the store or the endpoint is down, under load."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -11,8 +11,10 @@ from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth.emulator import Emulator, Fault
 from apivideo_auth.stores._json import record_from_json
 from tests.fleet.conftest import Outcomes
-from tests.fleet.fleet import UNHURRIED, Fleet, auth_calls, eventually
+from tests.fleet.fleet import LONG_OPERATION_TIMEOUT, Fleet, auth_calls, eventually
 from tests.support.redis_server import RedisServer, own_server
+
+pytestmark = pytest.mark.slow
 
 TTL = 2
 ATTEMPT_TIMEOUT = 1.5
@@ -39,19 +41,19 @@ def authentications(fleet: Fleet) -> int:
 
 async def degraded(fleet: Fleet, times: int) -> None:
     """Return when every worker has lost its store so often."""
-    await eventually(lambda: all(len(worker.heard("StoreDegraded")) >= times for worker in fleet.workers))
+    await eventually(lambda: all(len(worker.reported("StoreDegraded")) >= times for worker in fleet.workers))
 
 
 async def recovered(fleet: Fleet, times: int) -> None:
     """Return when every worker has its store back, and all are served one token again."""
-    await eventually(lambda: all(len(worker.heard("StoreRecovered")) >= times for worker in fleet.workers))
+    await eventually(lambda: all(len(worker.reported("StoreRecovered")) >= times for worker in fleet.workers))
     await fleet.agree()
 
 
 async def redis_is_emptied(redis: RedisServer) -> Fleet:
     """Empty the Redis of some workers."""
     async with Emulator(ttl=TTL) as server, Fleet(server, redis.url) as fleet:
-        await fleet.add(WORKERS, attempt_timeout=ATTEMPT_TIMEOUT, budget=UNHURRIED)
+        await fleet.add(WORKERS, attempt_timeout=ATTEMPT_TIMEOUT, operation_timeout=LONG_OPERATION_TIMEOUT)
         fleet.order("go")
         await fleet.agree()
         redis.flush()
@@ -99,25 +101,25 @@ def replace_fresh_record(folder: Path, damage: Callable[[bytes], bytes]) -> bool
 
 async def files_are_damaged(folder: Path) -> tuple[Fleet, dict[str, list[str]]]:
     """Put other things in the record's place. Return also the events of the store after each of them."""
-    told: dict[str, list[str]] = {}
+    reports: dict[str, list[str]] = {}
     async with Emulator(ttl=TTL) as server, Fleet(server, f"file://{folder}") as fleet:
-        await fleet.add(WORKERS, attempt_timeout=ATTEMPT_TIMEOUT, budget=UNHURRIED)
+        await fleet.add(WORKERS, attempt_timeout=ATTEMPT_TIMEOUT, operation_timeout=LONG_OPERATION_TIMEOUT)
         fleet.order("go")
         await fleet.agree()
         for name, damage in DAMAGE.items():
-            before = {word: fleet.count(word) for word in STORE_EVENTS}
+            before = {kind: fleet.count(kind) for kind in STORE_EVENTS}
             await eventually(lambda damage=damage: replace_fresh_record(folder, damage))
             await eventually(lambda before=before: fleet.count("StoreRecovered") > before["StoreRecovered"])
             await fleet.agree()
-            told[name] = [word for word in STORE_EVENTS for _ in range(fleet.count(word) - before[word])]
+            reports[name] = [kind for kind in STORE_EVENTS for _ in range(fleet.count(kind) - before[kind])]
         await fleet.end()
-    return fleet, told
+    return fleet, reports
 
 
 async def disk_fails(folder: Path) -> Fleet:
     """Let writing fail on the disk of some workers, and work again."""
     async with Emulator(ttl=TTL) as server, Fleet(server, f"file://{folder}") as fleet:
-        await fleet.add(WORKERS, attempt_timeout=ATTEMPT_TIMEOUT, budget=UNHURRIED)
+        await fleet.add(WORKERS, attempt_timeout=ATTEMPT_TIMEOUT, operation_timeout=LONG_OPERATION_TIMEOUT)
         fleet.order("go")
         await fleet.agree()
         for times, how in enumerate(("full", "read-only"), 1):
@@ -133,7 +135,7 @@ async def endpoint_is_dead(store: str) -> Fleet:
     """Let many processes call an endpoint that is away for some calls."""
     async with Emulator() as server, Fleet(server, store) as fleet:
         server.inject(Fault(status=503, headers={"Retry-After": str(RETRY_AFTER)}, times=None))
-        await fleet.add(16, deadline=0, budget=UNHURRIED)
+        await fleet.add(16, deadline=0, operation_timeout=LONG_OPERATION_TIMEOUT)
         fleet.order("go")
         await eventually(lambda: len(auth_calls(server)) == CALLS)
         server.clear_faults()
@@ -169,7 +171,7 @@ def judge(fleet: Fleet) -> None:
     """Assert what holds of any store that is lost and comes back."""
     assert fleet.failures == []
     assert len(fleet.refresh_tokens) == len(set(fleet.refresh_tokens))
-    assert "refused" not in {call.outcome for call in fleet.server.calls}
+    assert "rejected" not in {call.outcome for call in fleet.server.calls}
 
 
 def test_g12_a_redis_that_is_emptied(runs: Outcomes) -> None:
@@ -194,11 +196,11 @@ def test_g12_files_that_are_damaged(runs: Outcomes) -> None:
     """The record of eight processes is cut short, emptied, or replaced by something else. It counts as empty at once:
     the first worker that looks says so and replaces it with a new token; the others see nothing of it.
     """
-    fleet, told = runs["damage"]
+    fleet, reports = runs["damage"]
     fleet.show("a record that is damaged")
     judge(fleet)
-    assert told == {name: ["StoreDegraded", "StoreRecovered"] for name in DAMAGE}
-    causes = [event["cause"] for worker in fleet.workers for event in worker.heard("StoreDegraded")]
+    assert reports == {name: ["StoreDegraded", "StoreRecovered"] for name in DAMAGE}
+    causes = [event["cause"] for worker in fleet.workers for event in worker.reported("StoreDegraded")]
     assert all("counts as empty" in cause for cause in causes)
     assert authentications(fleet) == 1 + len(DAMAGE)
 
@@ -214,15 +216,15 @@ def test_g12_a_disk_that_is_full_or_read_only(runs: Outcomes) -> None:
 
 def test_g12_an_endpoint_that_is_dead_from_the_start(runs: Outcomes) -> None:
     """Sixteen processes call a dead endpoint as often as one does: the failures in a row are the account's, and each
-    call keeps the pause that the one before it left. One call after its return serves them all.
+    call comes after the backoff of the one before. One call after the outage serves them all.
     """
     fleet = runs["endpoint"]
     fleet.show("an endpoint that is dead from the start")
-    failures = [told for worker in fleet.workers for told in worker.heard("RenewalFailed")]
-    assert sorted(told["failures"] for told in failures) == [*range(1, CALLS + 1)]
+    failures = [report for worker in fleet.workers for report in worker.reported("RenewalFailed")]
+    assert sorted(report["failures"] for report in failures) == [*range(1, CALLS + 1)]
     calls = auth_calls(fleet.server)
     assert [call.outcome for call in calls] == ["faulted"] * CALLS + ["authenticated"]
-    # Redis dates the pauses by another clock than the server the calls.
+    # Redis dates the backoff by another clock than the server dates the calls.
     assert min(later.at - earlier.at for earlier, later in pairwise(calls)) > RETRY_AFTER - 0.05
     assert {why for figures in fleet.figures for why in figures["no_token"]} == {"AuthResponseError"}
     assert [why for figures in fleet.figures for why in figures["failed"]] == []

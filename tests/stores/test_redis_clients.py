@@ -179,7 +179,7 @@ async def test_a_user_with_few_rights_is_enough(rights, own_redis, slots, fast_p
     if has_channels:
         await subscribed(own_redis, "account", 2)
     task = await waiting(waiter)
-    assert await holder.commit(committed("c")) == Done()
+    assert isinstance(await holder.commit(committed("c")), Done)
     async with asyncio.timeout(SECONDS):
         await task
     assert isinstance(await waiter.claim(claimed("d")), Changed)

@@ -460,7 +460,7 @@ _THROTTLED_MINE: Final = evolve(MINE, rejected_at=NOW - 5, throttle=4.0, throttl
 
 
 def _committed(name: str, before: Record, event: Commit, after: Record) -> Case:
-    return Case(name=name, before=before, event=event, answer=Done(), after=after)
+    return Case(name=name, before=before, event=event, answer=Done(committed_at=NOW), after=after)
 
 
 COMMITS: Final = [
@@ -539,14 +539,22 @@ COMMITS: Final = [
     _unchanged("lost; the token ends now", _ending_at(NOW), COMMIT, ClaimLost(token=None)),
     _unchanged("lost; the token is of the future", _committed_at(_FUTURE), COMMIT, ClaimLost(token=None)),
     _unchanged("an emptied record", EMPTY, COMMIT, ClaimLost(token=None)),
-    _unchanged("the same commit again", COMMITTED, COMMIT, Done()),
+    _unchanged("the same commit again", COMMITTED, COMMIT, Done(committed_at=NOW)),
+    _unchanged(
+        "the same commit again, later", evolve(COMMITTED, committed_at=NOW - 5), COMMIT, Done(committed_at=NOW - 5)
+    ),
     _unchanged(
         "the same commit again, after the next claim",
         evolve(COMMITTED, claim_id="other", claimed_at=NOW, claim_until=NOW + 15),
         COMMIT,
-        Done(),
+        Done(committed_at=NOW),
     ),
-    _unchanged("the same commit again, after the token has ended", evolve(COMMITTED, ends_at=NOW), COMMIT, Done()),
+    _unchanged(
+        "the same commit again, after the token has ended",
+        evolve(COMMITTED, ends_at=NOW),
+        COMMIT,
+        Done(committed_at=NOW),
+    ),
 ]
 
 _FAILED_ONCE: Final = evolve(WITHOUT_REFRESH, not_before=NOW + 0.25, failure=OUTAGE, failures=1, failing_since=NOW)

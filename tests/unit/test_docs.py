@@ -32,6 +32,7 @@ def test_the_functions_that_the_documents_name_exist() -> None:
     modules = [import_module(found.name) for found in walk_packages(apivideo_auth.__path__, "apivideo_auth.")]
     owners = {module.__name__.removeprefix("apivideo_auth."): module for module in modules}
     owners |= {name: value for module in modules for name, value in vars(module).items() if isinstance(value, type)}
+    owners |= {name: getattr(apivideo_auth, name) for name in apivideo_auth.__all__}
     named = re.findall(r"`((?:\w+\._)?\w+)\.(\w+)(?:\([^`]*\))?`", ARCHITECTURE + STATES)
     files = {"md", "py", "toml"}
     assert len(named) > 50

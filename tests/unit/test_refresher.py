@@ -1,4 +1,4 @@
-"""The refresher at the edges of time and of its one task."""
+"""The refresher: rounding of time, and races with its one task."""
 
 import asyncio
 from typing import Any
@@ -16,13 +16,13 @@ pytestmark = pytest.mark.virtual_time
 
 
 class SlowClock(LoopClock):
-    """A clock that goes slower than the event loop's time, by less than the loop can tell."""
+    """A clock that is slower than the event loop's time, by less than the loop's resolution."""
 
     def monotonic(self) -> float:
         return super().monotonic() * (1 - 1e-13)
 
 
-async def test_a_timer_that_fires_a_hair_early_is_set_again(service: Service) -> None:
+async def test_a_timer_that_fires_slightly_early_is_set_again(service: Service) -> None:
     """An event loop may fire a timer a nanosecond early; the renewal comes, and the loop does not spin."""
     clock = service.clock = SlowClock()
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
@@ -31,8 +31,8 @@ async def test_a_timer_that_fires_a_hair_early_is_set_again(service: Service) ->
     assert 30 <= len(service.calls) <= 33
 
 
-async def test_a_pause_that_ends_a_hair_early_is_waited_out(service: Service) -> None:
-    """A caller that wakes a nanosecond before a pause is over waits on, and the loop does not spin."""
+async def test_a_wait_that_ends_slightly_early_continues(service: Service) -> None:
+    """A caller that wakes a nanosecond before the end of a backoff continues to wait, and the loop does not spin."""
     clock = service.clock = SlowClock()
     service.answers.extend([AuthConnectionError("made-up outage", sent=False, retry_after=5)] * 3)
     await asyncio.sleep(100_000)
@@ -42,7 +42,7 @@ async def test_a_pause_that_ends_a_hair_early_is_waited_out(service: Service) ->
 
 
 async def test_a_caller_between_the_end_of_a_renewal_and_its_callback(clock: LoopClock, service: Service) -> None:
-    """A caller that runs when the renewal's task is done, but has not been heard of, neither spins nor fails."""
+    """A caller that runs after the renewal's task has ended and before its callback neither spins nor fails."""
     loop = asyncio.get_running_loop()
     service.answers.extend([AuthConnectionError("made-up outage", sent=False)])
     async with TokenManager(API_KEY, api=service, clock=clock, policy=RefreshPolicy(deadline=5)) as tokens:
@@ -74,8 +74,8 @@ async def test_claims_of_others_without_end_are_an_error(clock: LoopClock, servi
         assert service.calls == []
 
 
-async def test_a_commit_that_is_told_after_close_is_ignored(clock: LoopClock, service: Service) -> None:
-    """A commit of another worker that is heard of while a manager closes starts nothing."""
+async def test_a_commit_after_close_is_ignored(clock: LoopClock, service: Service) -> None:
+    """Another worker's commit that is pushed to a closed manager starts nothing."""
     store = MemoryStore()
     async with TokenManager(API_KEY, api=service, clock=clock, store=store) as other:
         tokens = TokenManager(API_KEY, api=service, clock=clock, store=store)
@@ -172,8 +172,7 @@ async def test_a_token_that_arrives_in_two_ways_is_adopted_once(clock: LoopClock
     ):
         await one.get_token()
         token = await other.get_token()
-        renewer = other._refresher.bind()
-        shared = await renewer.slot.read()
-        other._refresher._adopt(renewer, shared, clock.monotonic())
+        shared = await other._refresher._bound.slot.read()
+        other._refresher._adopt(shared, clock.monotonic())
         assert await other.get_token() is token
         assert other.status().generation == 1

@@ -188,7 +188,7 @@ function operations.claim(id, seen, lease, may_be_throttled, without_failure)
 end
 
 function operations.commit(id, access, refresh, lifetime, remaining, ends_after)
-  if record.version == id then return answer('done') end
+  if record.version == id then return answer('done', exact(record.committed_at)) end
   if record.claim_id ~= id then return answer('claim_lost', shared_token()) end
   lifetime, remaining = tonumber(lifetime), tonumber(remaining)
   record.version, record.access, record.refresh = id, access, unmarked(refresh)
@@ -199,7 +199,7 @@ function operations.commit(id, access, refresh, lifetime, remaining, ends_after)
   record.unrejected_since, record.rejected_at = unrejected_since(), nil
   save()
   publish('commit ' .. id)
-  return answer('done')
+  return answer('done', exact(now))
 end
 
 function operations.release(id, retry_after, failure, refresh)

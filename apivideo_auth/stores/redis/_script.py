@@ -180,6 +180,8 @@ def parse_end(answer: Answer) -> EndAnswer:
     match answer.word, answer.items:
         case b"done", ():
             return Done()
+        case b"done", (committed_at,):
+            return Done(committed_at=_number(committed_at))
         case b"claim_lost", ():
             return ClaimLost(token=None)
         case b"claim_lost", items:
