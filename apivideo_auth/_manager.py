@@ -5,9 +5,8 @@ import os
 import random
 import warnings
 from collections.abc import Callable
-from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, Unpack
 
 import aiohttp
 from multidict import CIMultiDict
@@ -27,65 +26,18 @@ from apivideo_auth._urls import PRODUCTION, normal_base_url
 from apivideo_auth._validation import check_callable, check_instance, check_methods
 from apivideo_auth.stores import store_from_url
 from apivideo_auth.stores._base import Slot, TokenStore
-from apivideo_auth.stores._encrypted import account_name, open_slot
-from apivideo_auth.stores._failover import FailoverAccount, FailoverSlot, shared_account
+from apivideo_auth.stores._failover import FailoverSlot, open_failover_slot
 from apivideo_auth.stores._memory import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Sequence
-
-    from aiohttp.abc import AbstractCookieJar
-    from aiohttp.typedefs import LooseCookies, LooseHeaders, StrOrURL
-
-    class ManagerOptions(TypedDict, total=False):
-        """The arguments of `TokenManager`, all of them optional."""
-
-        api_key: str
-        base_url: str
-        store: TokenStore | None
-        policy: RefreshPolicy
-        api: TokenEndpoints | None
-        connector: aiohttp.BaseConnector | None
-        application: tuple[str, str] | None
-        trust_env: bool
-        on_event: events.EventHandler | None
-        clock: Clock | None
-
-    class SessionOptions(TypedDict, total=False):
-        """The arguments of `aiohttp.ClientSession` that make sense for a session of a `TokenManager`."""
-
-        base_url: StrOrURL
-        connector: aiohttp.BaseConnector | None
-        cookies: LooseCookies | None
-        headers: LooseHeaders | None
-        proxy: StrOrURL | None
-        proxy_auth: aiohttp.BasicAuth | None
-        skip_auto_headers: Iterable[str] | None
-        json_serialize: Callable[[Any], str]
-        request_class: type[aiohttp.ClientRequest]
-        response_class: type[aiohttp.ClientResponse]
-        ws_response_class: type[aiohttp.ClientWebSocketResponse]
-        version: aiohttp.HttpVersion
-        cookie_jar: AbstractCookieJar | None
-        connector_owner: bool
-        raise_for_status: bool | Callable[[aiohttp.ClientResponse], Awaitable[None]]
-        timeout: aiohttp.ClientTimeout
-        auto_decompress: bool
-        trust_env: bool
-        requote_redirect_url: bool
-        trace_configs: list[aiohttp.TraceConfig] | None
-        read_bufsize: int
-        max_line_size: int
-        max_field_size: int
-        max_headers: int
-        fallback_charset_resolver: Callable[[aiohttp.ClientResponse, bytes], str]
-        middlewares: Sequence[aiohttp.ClientMiddlewareType]
-        ssl_shutdown_timeout: float
-
+    from apivideo_auth._options import ManagerOptions, SessionOptions
 
 API_KEY_VARIABLE: Final = "APIVIDEO_API_KEY"
 BASE_URL_VARIABLE: Final = "APIVIDEO_BASE_URL"
 STORE_VARIABLE: Final = "APIVIDEO_TOKEN_STORE"
+
+OWN_API_GRACE: Final = 1.0
+"""The manager's own api enforces the timeout and knows whether the request was sent. The renewal's is a backup."""
 
 _DEFAULT_POLICY: Final = RefreshPolicy()
 
@@ -93,17 +45,20 @@ _DEFAULT_POLICY: Final = RefreshPolicy()
 class TokenManager:
     """Keeps a program authenticated to api.video.
 
-    The API key is sent once. From then on refresh tokens buy the next access token, in the background, before the
-    current one expires. One renewal serves any number of callers.
+    The API key is sent once. After that, each token is renewed with a refresh token, in the background, before it
+    expires. One renewal serves any number of callers.
 
+    - `api_key`: from the api.video dashboard. It is never shown in a message or a `repr`.
     - `base_url`: `PRODUCTION`, `SANDBOX`, or the origin of a local server.
     - `store`: the token store that workers share. By default the token is kept in memory, for this manager alone.
-    - `api`: a replacement for `AuthenticationApi`. `api` and `connector` stay the caller's to close.
+    - `policy`: the timing of renewals.
+    - `api`: a replacement for `AuthenticationApi`. The caller closes `api` and `connector`.
     - `connector`: is used for the endpoints and by `session()`.
     - `application`: `("name", "1.2.3")`, sent as `AV-Origin-App`.
     - `trust_env`: whether to use the proxies of the environment. In a `session()` aiohttp then also reads netrc, and an
       entry for the host replaces the token.
     - `on_event`: the first event handler; see `subscribe`.
+    - `clock`: a replacement for the system's clocks, for tests.
 
     Construction does no I/O and needs no running loop. It raises `TypeError`, `ValueError` or `InsecureUrlError` if an
     argument is invalid. A manager works in one event loop at a time, and must be closed.
@@ -162,10 +117,12 @@ class TokenManager:
         self._origin_headers = origin_headers(application)
         self._trust_env = trust_env
         self._handlers: list[events.EventHandler] = [] if on_event is None else [on_event]
-        self._cleaned: asyncio.Future[None] | None = None
-        self._account: FailoverAccount | None = None
+        self._closed: asyncio.Future[None] | None = None
+        self._failover_slot: FailoverSlot | None = None
         self._state = State(policy=policy)
-        self._refresher = Refresher(self._state, self._open_renewer, self._emit)
+        self._refresher = Refresher(
+            self._state, clock=clock, open_renewer=self._open_renewer, emit=self._emit, is_shared=self._is_shared
+        )
         self._monotonic = clock.monotonic
 
     @classmethod
@@ -210,8 +167,9 @@ class TokenManager:
         - `min_ttl`: seconds that the token must still live, at most 90 % of a lifetime.
 
         Raises an `AuthError` if no token can be had: the cause of the failed renewal, `TokenRejectedError` (with
-        `retry_after`) if a renewal because of a 401 may not be made yet, or `ManagerClosedError`. Raises `ValueError`
-        if `min_ttl` is too long for the lifetime of the tokens.
+        `retry_after`) if a renewal because of a 401 may not be made yet, or `ManagerClosedError`. Raises `TypeError`
+        if an argument is of a wrong type, `ValueError` if `min_ttl` is too long for the lifetime of the tokens, and
+        `RuntimeError` if the manager is in use in another event loop, which is still open.
         """
         state = self._state
         if rejected is None and min_ttl is None and self._monotonic() < state.fresh_until:
@@ -223,6 +181,9 @@ class TokenManager:
 
     def session(self, **kwargs: Unpack["SessionOptions"]) -> aiohttp.ClientSession:
         """Return a session that is authenticated at `base_url`. The caller must close it.
+
+        Raises `ManagerClosedError`, or `RuntimeError` if the manager is in use in another event loop, which is still
+        open.
 
         `kwargs` are arguments of `ClientSession`. Its `middlewares` come before `BearerAuth`, which stays innermost.
         """
@@ -245,6 +206,7 @@ class TokenManager:
         """Add an event handler (see `apivideo_auth.events`), and return a function that removes it.
 
         It is called in the event loop, outside every lock. An exception in it is logged and changes nothing.
+        Raises `TypeError` if `callback` is not an ordinary function.
         """
         check_callable("callback", callback)
 
@@ -261,17 +223,18 @@ class TokenManager:
         return unsubscribe
 
     async def close(self) -> None:
-        """Reject every caller from now on, and leave nothing behind. Closing twice has no further effect.
+        """Close everything that the manager has opened. From now on every caller gets `ManagerClosedError`.
 
-        If a store was passed, a renewal in flight gets the policy's `close_timeout` to reach it. Cancelling skips that
-        wait, but not the cleaning.
+        If a store was passed, a renewal in flight gets the policy's `close_timeout` to commit its token. Cancelling
+        skips that wait, but not the cleanup. Closing twice has no further effect. Raises `RuntimeError` if the manager
+        is in use in another event loop, which is still open.
         """
         self._refresher.check_loop()
-        if self._cleaned is not None:
-            if not self._cleaned.done():
-                await asyncio.shield(self._cleaned)
+        if self._closed is not None:
+            if not self._closed.done():
+                await asyncio.shield(self._closed)
             return
-        self._cleaned = asyncio.get_running_loop().create_future()
+        self._closed = asyncio.get_running_loop().create_future()
         try:
             await self._refresher.close(timeout=self._policy.close_timeout if self._is_shared else 0.0)
         finally:
@@ -279,7 +242,7 @@ class TokenManager:
                 if self._own_api is not None:
                     await self._own_api.close()
             finally:
-                self._cleaned.set_result(None)
+                self._closed.set_result(None)
 
     def __enter__(self) -> NoReturn:
         raise TypeError("a TokenManager is an asynchronous context manager: use 'async with'")
@@ -308,21 +271,20 @@ class TokenManager:
             # A record in memory cannot fail.
             slot = self._store.open("private", clock=self._clock, on_commit=_ignore, on_damage=_ignore)
         else:
-            key = self._credentials.api_key
-            open_shared = partial(open_slot, self._store, base_url=self._base_url, api_key=key, clock=self._clock)
-            account = shared_account(
-                self._store, account_name(self._base_url, key), open_shared, clock=self._clock, previous=self._account
+            slot = self._failover_slot = open_failover_slot(
+                self._store,
+                base_url=self._base_url,
+                api_key=self._credentials.api_key,
+                clock=self._clock,
+                emit=self._emit,
+                on_commit=self._refresher.on_commit,
+                previous=self._failover_slot,
             )
-            self._account = account
-            slot = FailoverSlot(account, emit=self._emit, on_commit=self._refresher.on_commit)
         return Renewer(
             slot=slot,
-            is_shared=self._is_shared,
             api=self._api,
-            # The own api limits its calls itself, and knows whether a request was sent.
-            call_timeout=self._policy.attempt_timeout + (1.0 if self._own_api is not None else 0.0),
+            call_timeout=self._policy.attempt_timeout + (0.0 if self._own_api is None else OWN_API_GRACE),
             credentials=self._credentials,
-            policy=self._policy,
             clock=self._clock,
             jitter=random.random,
         )
@@ -350,6 +312,7 @@ def _base_url_of(api: object, base_url: object) -> str:
     if not isinstance(other, str):
         return normal
     other = normal_base_url(other, what="api.base_url")
+    # `PRODUCTION` is the default, so it cannot be told from an argument that was not passed.
     if normal in (PRODUCTION, other):
         return other
     raise ValueError(f"base_url is {normal!r}, but the api that is passed is at {other!r}; leave base_url out")

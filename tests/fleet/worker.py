@@ -24,7 +24,7 @@ from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth._models import RefreshTokenPayload
 from apivideo_auth._record import Claim, ClaimAnswer, Granted
 from apivideo_auth.stores import _file_record, store_from_url
-from apivideo_auth.stores._failover import FailoverAccount
+from apivideo_auth.stores._account import FailoverAccount
 from apivideo_auth.stores._file_record import RecordFile
 from apivideo_auth.stores.redis import _client, _connection, _subscription
 

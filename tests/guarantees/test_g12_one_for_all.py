@@ -7,7 +7,7 @@ from attrs import evolve
 
 from apivideo_auth import AuthConnectionError, AuthError, TokenManager, TokenStoreError
 from apivideo_auth.events import StoreDegraded, StoreRecovered, TokenAdopted, TokenRenewed
-from apivideo_auth.stores._failover import OPERATION_TIMEOUT
+from apivideo_auth.stores._account import OPERATION_TIMEOUT
 from tests.conftest import API_KEY
 from tests.support.doubles import LoopClock, Service, pending_timers
 from tests.support.faulty_store import FaultyStore

@@ -129,7 +129,7 @@ async def test_answers_without_tokens_pass_through(place):
     assert await slot.claim(claim("second")) == Busy(retry_after=LEASE)
     assert await slot.commit(commit("second")) == ClaimLost(token=None)
     failure = Failure(kind="connection", message="down")
-    assert await slot.release(Release(id="first", backoff=2.0, failure=failure)) == Done()
+    assert await slot.release(Release(id="first", retry_after=2.0, failure=failure)) == Done()
     assert isinstance(await slot.claim(claim("third")), Backoff)
 
 

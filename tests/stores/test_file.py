@@ -52,7 +52,9 @@ async def test_a_renewal_is_shared_by_all_who_open_the_folder(workers):
     assert isinstance(granted, Granted)
     assert granted.refresh == b"refresh of first"
     failure = Failure(kind="connection", message="down", sent=False)
-    assert await other.release(Release(id="second", backoff=2.0, failure=failure, refresh=granted.refresh)) == Done()
+    assert (
+        await other.release(Release(id="second", retry_after=2.0, failure=failure, refresh=granted.refresh)) == Done()
+    )
     cooling = await one.claim(claim("third", seen="first"))
     assert cooling == Backoff(retry_after=2.0, failure=failure, failures=1, failing_for=0.0)
 

@@ -58,7 +58,7 @@ def test_a_lost_claim_goes_on_privately() -> None:
     private.take_over("mine", 10.0)
     assert private.token(10.0) is None
     commit = Commit(id="mine", access=b"made-up-access", refresh=b"made-up", lifetime=60.0, remaining=60.0)
-    assert isinstance(private.commit(commit, 10.0), Done)
+    assert isinstance(private.end(commit, 10.0), Done)
     token = private.token(10.0)
     assert token is not None
     assert token.version == "mine"

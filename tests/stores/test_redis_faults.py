@@ -217,7 +217,7 @@ async def test_a_failure_that_cannot_be_read_counts_as_none(failure, redis_serve
     damages: list[str] = []
     slot = slots(store, account, on_damage=damages.append)
     await slot.claim(claimed("c"))
-    await slot.release(Release(id="c", backoff=30.0, failure=FAILURE))
+    await slot.release(Release(id="c", retry_after=30.0, failure=FAILURE))
     redis_server.run("HSET", PREFIX + account, "failure", failure)
     assert isinstance(await slot.claim(claimed("d")), Granted)
     assert len(damages) == 1
@@ -230,7 +230,9 @@ async def test_the_failure_of_a_record_is_cleaned(redis_server, store, slots, ac
     """Whoever can write to Redis cannot put control characters or long texts into messages."""
     slot = slots(store, account)
     await slot.claim(claimed("c"))
-    await slot.release(Release(id="c", backoff=30.0, failure=evolve(FAILURE, message="\x1b[2J\nmade up" + "x" * 2000)))
+    await slot.release(
+        Release(id="c", retry_after=30.0, failure=evolve(FAILURE, message="\x1b[2J\nmade up" + "x" * 2000))
+    )
     backoff = await slot.claim(claimed("d"))
     assert isinstance(backoff, Backoff)
     assert backoff.failure.message == "[2Jmade up" + "x" * 990

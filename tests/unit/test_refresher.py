@@ -1,12 +1,13 @@
 """The refresher: rounding of time, and races with its one task."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from attrs import evolve
 
 from apivideo_auth import AuthConnectionError, AuthError, MemoryStore, RefreshPolicy, TokenManager
-from apivideo_auth._record import SharedToken
+from apivideo_auth._record import Changed, SharedToken
 from tests.conftest import API_KEY
 from tests.support.doubles import LoopClock, Service
 from tests.support.faulty_store import FaultyStore
@@ -68,7 +69,7 @@ async def test_claims_of_others_without_end_are_an_error(clock: LoopClock, servi
 
     async with TokenManager(API_KEY, api=service, clock=clock, store=store) as tokens:
         store.before = hold
-        with pytest.raises(AuthConnectionError, match="other workers keep the right to renew"):
+        with pytest.raises(AuthConnectionError, match="other workers held the claim repeatedly"):
             await tokens.get_token(rejected=None)
         assert service.calls == []
 
@@ -122,6 +123,29 @@ async def test_a_stand_in_that_misbehaves_is_a_failure_like_any_other(clock: Loo
     assert len(service.calls) < 30
 
 
+async def test_a_store_that_breaks_its_protocol_is_a_failure_like_any_other(clock: LoopClock, service: Service) -> None:
+    """If a store answers nonsense, callers get errors of their own, and the backoff grows from one try to the next."""
+    claims = []
+
+    class OddStore(MemoryStore):
+        def open(self, account: str, **kwargs: Any) -> Any:
+            slot: Any = super().open(account, **kwargs)
+
+            async def claim(event: object) -> object:
+                claims.append(event)
+                return Changed(token=None)
+
+            slot.claim = claim
+            return slot
+
+    async with TokenManager(API_KEY, api=service, clock=clock, store=OddStore()) as tokens:
+        errors = await asyncio.gather(*(tokens.get_token() for _ in range(3)), return_exceptions=True)
+    assert all(isinstance(error, AuthError) for error in errors)
+    assert len({id(error) for error in errors}) == 3
+    assert len(claims) < 20
+    assert service.calls == []
+
+
 async def test_close_does_not_wait_for_anothers_renewal(clock: LoopClock, service: Service) -> None:
     """A manager that only waits for another worker's renewal closes at once, and calls nothing afterwards."""
     service.gate = asyncio.Event()
@@ -148,8 +172,7 @@ async def test_a_token_that_arrives_in_two_ways_is_adopted_once(clock: LoopClock
     ):
         await one.get_token()
         token = await other.get_token()
-        renewer = other._refresher.bind()
-        shared = await renewer.slot.read()
-        other._refresher._adopt(renewer, shared, clock.monotonic())
+        shared = await other._refresher._bound.slot.read()
+        other._refresher._adopt(shared, clock.monotonic())
         assert await other.get_token() is token
         assert other.status().generation == 1
