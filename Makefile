@@ -1,73 +1,96 @@
-# make demo   sets everything up and shows the main job
-# make test   sets everything up and runs the tests
-# make check  lints, type-checks, builds and checks the wheel
-# make simulate SEEDS=20000   runs many seeds of the simulation
-# make explore                visits every interleaving of three workers
-# make floor                  runs the tests on the lowest stated versions
+# make demo     sets up what it needs, and shows the main job
+# make test     sets up what it needs, and runs the tests; ARGS="-k word" runs some of them
+# make check    lints, type-checks, builds and checks the wheel
+# make verify   everything that takes longer: the targets slow, simulate, explore, floor and pythons
+# make slow     runs the slow tests, such as fleets of processes
+# make simulate runs SEEDS seeds of the simulation
+# make explore  visits every interleaving of three workers
+# make floor    runs the tests on the lowest versions that pyproject.toml allows
+# make pythons  runs the tests on every Python of this machine
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-SEEDS ?= 2000
-JOBS ?= 2
+# Processes that run tests; ARGS="-n0" runs them in one, as a debugger needs it.
+JOBS ?= auto
+PYTEST := -m pytest -n $(JOBS) --dist worksteal
+SEEDS ?= 20000
 
-.PHONY: simulate explore floor demo test check lint types imports dist format clean
+.PHONY: demo test check lint types imports dist verify slow simulate explore floor pythons format clean
 
-demo: $(STAMP)
+demo: $(VENV)/.demo
 	$(BIN)/apivideo-auth demo
 
-test: $(STAMP)
+# Some of the tests do not reach the limit of the coverage.
+ifdef ARGS
+test: $(VENV)/.test
+	$(BIN)/python $(PYTEST) $(ARGS)
+else
+test: $(VENV)/.test
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage run $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+endif
 
 check: lint types imports dist
 
-lint: $(STAMP)
+lint: $(VENV)/.check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(STAMP)
+types: $(VENV)/.check
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python -m pytest --quiet --slow tests/unit/test_typing.py
 
-imports: $(STAMP)
+imports: $(VENV)/.check
 	$(BIN)/lint-imports
 
-dist: $(STAMP)
+dist: $(VENV)/.check
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/python .ci/check_wheel.py dist
 
-simulate: $(STAMP)
-	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS)
+verify: slow simulate explore floor pythons
 
-explore: $(STAMP)
+# One after another: a fleet has many processes itself.
+slow: $(VENV)/.test
+	$(BIN)/python -m pytest --slow -m slow $(ARGS)
+
+simulate: $(VENV)/.test
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $(shell getconf _NPROCESSORS_ONLN)
+
+explore: $(VENV)/.test
 	$(BIN)/python -m tests.exhaustive
 
-floor: $(STAMP)
+floor: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet "uv>=0.5"
 	test -x .venv-floor/bin/python || $(PYTHON) -m venv .venv-floor
 	VIRTUAL_ENV=.venv-floor $(BIN)/uv pip install --quiet --resolution lowest-direct --editable ".[all]" --group test
-	.venv-floor/bin/python -m pytest $(ARGS)
+	.venv-floor/bin/python $(PYTEST) $(ARGS)
 
-format: $(STAMP)
+pythons: $(VENV)/.test
+	.ci/pythons $(BIN) -n $(JOBS) --dist worksteal $(ARGS)
+
+format: $(VENV)/.check
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# The stamp is older than pyproject.toml when the environment is missing or out of date.
-$(STAMP): pyproject.toml
+# Each file says that something is installed, and is out of date when pyproject.toml is newer.
+$(VENV)/.demo: PACKAGES := --editable ".[cli]"
+$(VENV)/.test: PACKAGES := --editable ".[all]" --group test --group vendor
+$(VENV)/.check: PACKAGES := --editable ".[all]" --group dev
+$(VENV)/.demo $(VENV)/.test $(VENV)/.check: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[all]" --group dev
-	touch $(STAMP)
+	$(BIN)/python -m pip install --quiet $(PACKAGES)
+	touch $@

@@ -3,10 +3,10 @@
 import asyncio
 import os
 import random
+import warnings
 from collections.abc import Callable
-from functools import partial
 from types import TracebackType
-from typing import Any, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, Unpack
 
 import aiohttp
 from multidict import CIMultiDict
@@ -26,13 +26,18 @@ from apivideo_auth._urls import PRODUCTION, normal_base_url
 from apivideo_auth._validation import check_callable, check_instance, check_methods
 from apivideo_auth.stores import store_from_url
 from apivideo_auth.stores._base import Slot, TokenStore
-from apivideo_auth.stores._encrypted import account_name, open_slot
-from apivideo_auth.stores._failover import FailoverAccount, FailoverSlot, shared_account
+from apivideo_auth.stores._failover import FailoverSlot, open_failover_slot
 from apivideo_auth.stores._memory import MemoryStore
+
+if TYPE_CHECKING:
+    from apivideo_auth._options import ManagerOptions, SessionOptions
 
 API_KEY_VARIABLE: Final = "APIVIDEO_API_KEY"
 BASE_URL_VARIABLE: Final = "APIVIDEO_BASE_URL"
 STORE_VARIABLE: Final = "APIVIDEO_TOKEN_STORE"
+
+OWN_API_GRACE: Final = 1.0
+"""The manager's own api enforces the timeout and knows whether the request was sent. The renewal's is a backup."""
 
 _DEFAULT_POLICY: Final = RefreshPolicy()
 
@@ -40,17 +45,20 @@ _DEFAULT_POLICY: Final = RefreshPolicy()
 class TokenManager:
     """Keeps a program authenticated to api.video.
 
-    The API key is sent once. From then on refresh tokens buy the next access token, in the background, before the
-    current one expires. One renewal serves any number of callers.
+    The API key is sent once. After that, each token is renewed with a refresh token, in the background, before it
+    expires. One renewal serves any number of callers.
 
+    - `api_key`: from the api.video dashboard. It is never shown in a message or a `repr`.
     - `base_url`: `PRODUCTION`, `SANDBOX`, or the origin of a local server.
     - `store`: the token store that workers share. By default the token is kept in memory, for this manager alone.
-    - `api`: a replacement for `AuthenticationApi`. `api` and `connector` stay the caller's to close.
+    - `policy`: the timing of renewals.
+    - `api`: a replacement for `AuthenticationApi`. The caller closes `api` and `connector`.
     - `connector`: is used for the endpoints and by `session()`.
     - `application`: `("name", "1.2.3")`, sent as `AV-Origin-App`.
     - `trust_env`: whether to use the proxies of the environment. In a `session()` aiohttp then also reads netrc, and an
       entry for the host replaces the token.
     - `on_event`: the first event handler; see `subscribe`.
+    - `clock`: a replacement for the system's clocks, for tests.
 
     Construction does no I/O and needs no running loop. It raises `TypeError`, `ValueError` or `InsecureUrlError` if an
     argument is invalid. A manager works in one event loop at a time, and must be closed.
@@ -109,14 +117,16 @@ class TokenManager:
         self._origin_headers = origin_headers(application)
         self._trust_env = trust_env
         self._handlers: list[events.EventHandler] = [] if on_event is None else [on_event]
-        self._cleaned: asyncio.Future[None] | None = None
-        self._account: FailoverAccount | None = None
+        self._closed: asyncio.Future[None] | None = None
+        self._failover_slot: FailoverSlot | None = None
         self._state = State(policy=policy)
-        self._refresher = Refresher(self._state, self._open_renewer, self._emit)
+        self._refresher = Refresher(
+            self._state, clock=clock, open_renewer=self._open_renewer, emit=self._emit, is_shared=self._is_shared
+        )
         self._monotonic = clock.monotonic
 
     @classmethod
-    def from_env(cls, **overrides: Any) -> Self:  # noqa: ANN401  the constructor's own arguments
+    def from_env(cls, **overrides: Unpack["ManagerOptions"]) -> Self:
         """Return a manager configured by `APIVIDEO_API_KEY`, `APIVIDEO_BASE_URL` and `APIVIDEO_TOKEN_STORE`.
 
         `overrides` are arguments of the constructor and take precedence. Raises `ValueError` if there is no API key.
@@ -129,7 +139,7 @@ class TokenManager:
             arguments["store"] = store_from_url(store)
         if api_key := masked(os.environ.get(API_KEY_VARIABLE)):
             arguments["api_key"] = api_key
-        arguments |= overrides
+        arguments |= dict(overrides)
         if "api_key" not in arguments:
             raise ValueError(f"{API_KEY_VARIABLE} is not set; put the API key there")
         return cls(**arguments)
@@ -157,8 +167,9 @@ class TokenManager:
         - `min_ttl`: seconds that the token must still live, at most 90 % of a lifetime.
 
         Raises an `AuthError` if no token can be had: the cause of the failed renewal, `TokenRejectedError` (with
-        `retry_after`) if a renewal because of a 401 may not be made yet, or `ManagerClosedError`. Raises `ValueError`
-        if `min_ttl` is too long for the lifetime of the tokens.
+        `retry_after`) if a renewal because of a 401 may not be made yet, or `ManagerClosedError`. Raises `TypeError`
+        if an argument is of a wrong type, `ValueError` if `min_ttl` is too long for the lifetime of the tokens, and
+        `RuntimeError` if the manager is in use in another event loop, which is still open.
         """
         state = self._state
         if rejected is None and min_ttl is None and self._monotonic() < state.fresh_until:
@@ -168,20 +179,24 @@ class TokenManager:
             _check_arguments(rejected, min_ttl)
         return await self._refresher.get(rejected, min_ttl)
 
-    def session(self, **kwargs: Any) -> aiohttp.ClientSession:  # noqa: ANN401  ClientSession's own arguments
+    def session(self, **kwargs: Unpack["SessionOptions"]) -> aiohttp.ClientSession:
         """Return a session that is authenticated at `base_url`. The caller must close it.
+
+        Raises `ManagerClosedError`, or `RuntimeError` if the manager is in use in another event loop, which is still
+        open.
 
         `kwargs` are arguments of `ClientSession`. Its `middlewares` come before `BearerAuth`, which stays innermost.
         """
         self._refresher.bind()
-        headers = CIMultiDict(kwargs.pop("headers", None) or {})
-        for name, value in self._origin_headers.items():
-            headers.setdefault(name, value)
-        middlewares = (*(kwargs.pop("middlewares", None) or ()), BearerAuth(self, on_event=self._deliver))
         options: dict[str, Any] = {"base_url": self._base_url, "trust_env": self._trust_env}
         if self._connector is not None and "connector" not in kwargs:
             options |= {"connector": self._connector, "connector_owner": False}
-        return aiohttp.ClientSession(headers=headers, middlewares=middlewares, **(options | kwargs))
+        options |= kwargs
+        headers = options["headers"] = CIMultiDict(options.get("headers") or {})
+        for name, value in self._origin_headers.items():
+            headers.setdefault(name, value)
+        options["middlewares"] = (*(options.get("middlewares") or ()), BearerAuth(self, on_event=self._deliver))
+        return aiohttp.ClientSession(**options)
 
     def status(self) -> ManagerStatus:
         """Return a snapshot without secrets and without I/O."""
@@ -191,6 +206,7 @@ class TokenManager:
         """Add an event handler (see `apivideo_auth.events`), and return a function that removes it.
 
         It is called in the event loop, outside every lock. An exception in it is logged and changes nothing.
+        Raises `TypeError` if `callback` is not an ordinary function.
         """
         check_callable("callback", callback)
 
@@ -207,17 +223,18 @@ class TokenManager:
         return unsubscribe
 
     async def close(self) -> None:
-        """Reject every caller from now on, and leave nothing behind. Closing twice has no further effect.
+        """Close everything that the manager has opened. From now on every caller gets `ManagerClosedError`.
 
-        If a store was passed, a renewal in flight gets the policy's `close_timeout` to reach it. Cancelling skips that
-        wait, but not the cleaning.
+        If a store was passed, a renewal in flight gets the policy's `close_timeout` to commit its token. Cancelling
+        skips that wait, but not the cleanup. Closing twice has no further effect. Raises `RuntimeError` if the manager
+        is in use in another event loop, which is still open.
         """
         self._refresher.check_loop()
-        if self._cleaned is not None:
-            if not self._cleaned.done():
-                await asyncio.shield(self._cleaned)
+        if self._closed is not None:
+            if not self._closed.done():
+                await asyncio.shield(self._closed)
             return
-        self._cleaned = asyncio.get_running_loop().create_future()
+        self._closed = asyncio.get_running_loop().create_future()
         try:
             await self._refresher.close(timeout=self._policy.close_timeout if self._is_shared else 0.0)
         finally:
@@ -225,7 +242,18 @@ class TokenManager:
                 if self._own_api is not None:
                     await self._own_api.close()
             finally:
-                self._cleaned.set_result(None)
+                self._closed.set_result(None)
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError("a TokenManager is an asynchronous context manager: use 'async with'")
+
+    def __exit__(self, *_exception: object) -> None: ...
+
+    def __del__(self) -> None:
+        # A manager whose construction failed has no refresher.
+        if getattr(self, "_refresher", None) is not None and self._refresher.is_open:
+            message = f"unclosed TokenManager {self._base_url}: use 'async with' or close()"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
     async def __aenter__(self) -> Self:
         self._refresher.bind()
@@ -243,21 +271,20 @@ class TokenManager:
             # A record in memory cannot fail.
             slot = self._store.open("private", clock=self._clock, on_commit=_ignore, on_damage=_ignore)
         else:
-            key = self._credentials.api_key
-            open_shared = partial(open_slot, self._store, base_url=self._base_url, api_key=key, clock=self._clock)
-            account = shared_account(
-                self._store, account_name(self._base_url, key), open_shared, clock=self._clock, previous=self._account
+            slot = self._failover_slot = open_failover_slot(
+                self._store,
+                base_url=self._base_url,
+                api_key=self._credentials.api_key,
+                clock=self._clock,
+                emit=self._emit,
+                on_commit=self._refresher.on_commit,
+                previous=self._failover_slot,
             )
-            self._account = account
-            slot = FailoverSlot(account, emit=self._emit, on_commit=self._refresher.on_commit)
         return Renewer(
             slot=slot,
-            is_shared=self._is_shared,
             api=self._api,
-            # The own api limits its calls itself, and knows whether a request was sent.
-            call_timeout=self._policy.attempt_timeout + (1.0 if self._own_api is not None else 0.0),
+            call_timeout=self._policy.attempt_timeout + (0.0 if self._own_api is None else OWN_API_GRACE),
             credentials=self._credentials,
-            policy=self._policy,
             clock=self._clock,
             jitter=random.random,
         )
@@ -285,6 +312,7 @@ def _base_url_of(api: object, base_url: object) -> str:
     if not isinstance(other, str):
         return normal
     other = normal_base_url(other, what="api.base_url")
+    # `PRODUCTION` is the default, so it cannot be told from an argument that was not passed.
     if normal in (PRODUCTION, other):
         return other
     raise ValueError(f"base_url is {normal!r}, but the api that is passed is at {other!r}; leave base_url out")

@@ -23,7 +23,10 @@ _PLACEHOLDER = re.compile(r"<.*>|\$\{?\w+\}?|(my|your)[-_ ]?api[-_ ]?key([-_ ]he
 _DIGITS = re.compile(r"[0-9]{1,20}", re.ASCII)
 
 
-def check_api_key(value: object) -> None:
+# The attrs validators below are not attrs' own, because those show the value in their messages.
+
+
+def _check_api_key(_instance: object, _attribute: "Attribute[Any]", value: object) -> None:
     """Raise `TypeError` or `ValueError`, without the value in it, if `value` cannot be an API key."""
     if not isinstance(value, str):
         kind = "bytes" if isinstance(value, bytes) else type(value).__name__
@@ -38,13 +41,6 @@ def check_api_key(value: object) -> None:
         raise ValueError("the API key begins with 'Bearer'; pass the key alone, it is not an access token")
     if _PLACEHOLDER.fullmatch(value):
         raise ValueError("the API key is a placeholder; copy a key from the api.video dashboard")
-
-
-# The attrs validators below are not attrs' own, because those show the value in their messages.
-
-
-def _check_api_key(_instance: object, _attribute: "Attribute[Any]", value: object) -> None:
-    check_api_key(value)
 
 
 def _check_string(instance: object, attribute: "Attribute[Any]", value: object) -> None:

@@ -5,17 +5,17 @@ Moments are seconds on one clock, which the caller names. Durations are seconds.
 
 from typing import Any, Final
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, field, frozen, validators
 
 from apivideo_auth._failure import Failure
 
 REFRESH_JITTER: Final = 0.05
-"""A token becomes stale earlier by up to this part of its lifetime, so that workers do not renew in the same second."""
+"""A token becomes stale earlier by up to this fraction of its lifetime: workers do not renew in the same second."""
 LEEWAY: Final = 30.0
-MAX_LEEWAY_PART: Final = 0.05
-"""The default leeway is `LEEWAY`, but at most this part of the lifetime."""
-MAX_MIN_TTL_PART: Final = 0.9
-"""`min_ttl` is at most this part of a lifetime. More would cause one renewal after another."""
+MAX_LEEWAY_FRACTION: Final = 0.05
+"""The default leeway is `LEEWAY`, but at most this fraction of the lifetime."""
+MAX_MIN_TTL_FRACTION: Final = 0.9
+"""`min_ttl` is at most this fraction of a lifetime. More would cause one renewal after another."""
 
 INITIAL_BACKOFF: Final = 0.5
 MAX_EXPONENTIAL_BACKOFF: Final = 30.0
@@ -69,16 +69,11 @@ def _check_seconds(policy: object, attribute: "Attribute[Any]", value: object) -
         raise ValueError(f"RefreshPolicy.{attribute.name} must be 0 or more seconds, not {value}")
 
 
-def _check_leeway(policy: object, attribute: "Attribute[Any]", value: object) -> None:
-    if value is not None:
-        _check_seconds(policy, attribute, value)
-
-
 def _check_refresh_at(policy: object, attribute: "Attribute[Any]", value: float) -> None:
     _check_number(policy, attribute, value)
     if not 2 * REFRESH_JITTER <= value < 1:
         raise ValueError(
-            f"RefreshPolicy.refresh_at is a part of the lifetime, from {2 * REFRESH_JITTER} to below 1, not {value}"
+            f"RefreshPolicy.refresh_at is a fraction of the lifetime, from {2 * REFRESH_JITTER} to below 1, not {value}"
         )
 
 
@@ -91,10 +86,10 @@ def _check_attempt_timeout(policy: object, attribute: "Attribute[Any]", value: f
 
 @frozen(kw_only=True)
 class RefreshPolicy:
-    """How a `TokenManager` renews. The defaults are right for nearly everybody. Durations are in seconds.
+    """The timing of renewals. The defaults are right for nearly everybody. Durations are in seconds.
 
-    - `refresh_at`: a token is stale, and is renewed in the background, after this part of its lifetime, less a random
-      part of up to 5 % of the lifetime.
+    - `refresh_at`: a token is stale, and is renewed in the background, after this fraction of its lifetime, less up
+      to 5 % of the lifetime at random.
     - `leeway`: a token counts as expired this long before its end. `None`: 30 s, at most 5 % of the lifetime. A number
       counts up to half the time between stale and the end.
     - `attempt_timeout`: the limit for one call to an endpoint; at most 60.
@@ -105,7 +100,7 @@ class RefreshPolicy:
     """
 
     refresh_at: float = field(default=0.8, validator=_check_refresh_at)
-    leeway: float | None = field(default=None, validator=_check_leeway)
+    leeway: float | None = field(default=None, validator=validators.optional(_check_seconds))
     attempt_timeout: float = field(default=10.0, validator=_check_attempt_timeout)
     deadline: float = field(default=20.0, validator=_check_seconds)
     close_timeout: float = field(default=5.0, validator=_check_seconds)
@@ -129,7 +124,7 @@ def moments(policy: RefreshPolicy, *, begins_at: float, lifetime: float, jitter:
     """Return the moments of a token whose lifetime counts from `begins_at`."""
     stale_after = lifetime * (policy.refresh_at - REFRESH_JITTER * jitter)
     max_leeway = (lifetime - stale_after) / 2
-    leeway = min(LEEWAY, lifetime * MAX_LEEWAY_PART) if policy.leeway is None else policy.leeway
+    leeway = min(LEEWAY, lifetime * MAX_LEEWAY_FRACTION) if policy.leeway is None else policy.leeway
     ends_at = begins_at + lifetime
     return Moments(begins_at + stale_after, ends_at - min(leeway, max_leeway), ends_at)
 
@@ -147,7 +142,7 @@ def believed_lifetime(expires_in: float) -> float:
 
 def max_min_ttl(lifetime: float) -> float:
     """Return the largest `min_ttl` that a caller may ask for."""
-    return lifetime * MAX_MIN_TTL_PART
+    return lifetime * MAX_MIN_TTL_FRACTION
 
 
 def backoff_after(failure: Failure, *, failures: int, jitter: float) -> float:

@@ -27,7 +27,7 @@ from apivideo_auth._policy import (
 
 @frozen(kw_only=True)
 class Record:
-    """What the workers of an account share.
+    """The state that the workers of an account share.
 
     - `version`: the id of the claim that committed last.
     - `access`, `lifetime`, `committed_at`, `ends_at`: the access token of that commit.
@@ -35,7 +35,8 @@ class Record:
       stands, it is reserved for the holder.
     - `claim_id`, `claimed_at`, `claim_until`: the claim that stands, and its lease.
     - `not_before`, `failure`, `failures`, `failing_since`: the backoff after failures in a row.
-    - `rejected_at`: the first 401 on the current token; `unrejected_since`: since when no token before it was rejected.
+    - `rejected_at`: the first 401 on the current token; `unrejected_since`: the start of the period without a 401
+      before it.
     - `throttle`, `throttled_until`: the least time between renewals that 401s cause.
     """
 
@@ -79,14 +80,15 @@ class SharedToken:
 
 @frozen(kw_only=True)
 class RenewalRequest:
-    """What a renewal needs to know about the worker.
+    """The worker's side of a renewal.
 
     - `version`: the record's version that the worker knows.
     - `access`, `remaining`: its own token, if it has a usable one, and the seconds that it still lives.
     - `rejected`: a caller is denied that token, so any other token is better.
-    - `throttled`: the renewal may help nobody, so it is throttled.
+    - `may_be_throttled`: the worker still has a usable token. Answered `Throttled` if the previous such renewal was too
+      recent.
     - `failures`, `failing_since`: how often in a row renewals failed, as far as the worker knows, and since when, on
-      its own clock. `failed_commit`: the `committed_at` of the record at the last failure.
+      its own clock. `last_commit_at`: the `committed_at` of the record at the last failure.
     """
 
     policy: RefreshPolicy
@@ -94,24 +96,22 @@ class RenewalRequest:
     access: str | None = field(default=None, repr=False)
     remaining: float | None = None
     rejected: bool = False
-    throttled: bool = False
+    may_be_throttled: bool = False
     failures: int = 0
     failing_since: float | None = None
-    failed_commit: float = NEVER
+    last_commit_at: float = NEVER
 
     def should_adopt(self, token: SharedToken) -> bool:
         """Return whether the record's token is better than the worker's own."""
-        if self.remaining is None or self.access is None:
-            return is_usable(self.policy, lifetime=token.lifetime, remaining=token.remaining)
-        if token.access == self.access.encode():
+        if self.access is not None and token.access == self.access.encode():
             return False
-        if self.rejected:
+        if self.remaining is None or self.rejected:
             return is_usable(self.policy, lifetime=token.lifetime, remaining=token.remaining)
         return token.remaining > self.remaining
 
-    def knows_failures(self, granted: "Granted") -> bool:
+    def own_failures_count(self, granted: "Granted") -> bool:
         """Return whether the worker's own failures still count: no other worker has committed since the last one."""
-        return granted.committed_at is None or granted.committed_at <= self.failed_commit
+        return granted.committed_at is None or granted.committed_at <= self.last_commit_at
 
 
 # The events.
@@ -122,20 +122,21 @@ class Claim:
     """Ask for the right to renew.
 
     - `seen`: the version that the worker knows. `lease`: seconds.
-    - `throttled`: the worker has a usable token, and may not need a new one: a 401 is the reason.
+    - `may_be_throttled`: the worker still has a usable token. Answered `Throttled` if the previous such renewal was too
+      recent.
     """
 
     id: str
     seen: str | None
     lease: float
-    throttled: bool = False
+    may_be_throttled: bool = False
 
 
 @frozen(kw_only=True)
 class Commit:
     """End claim `id` with a token that lives for another `remaining` of its `lifetime` seconds.
 
-    `ends_after`: seconds from the claim to the token's end; `None` is the lifetime, as if the call began with the claim.
+    `ends_after`: seconds from the claim to the token's end. `None` is the lifetime: the call came after the claim.
     """
 
     id: str
@@ -151,11 +152,12 @@ class Release:
     """End claim `id` without a token.
 
     - `refresh`: the refresh token, given back because it can still be used.
-    - `failure`, `backoff`: the failure to remember, and the seconds to back off. Without a failure nothing is counted.
+    - `failure`, `retry_after`: the failure to remember, and the seconds to back off. Without a failure,
+      nothing is counted.
     """
 
     id: str
-    backoff: float = 0.0
+    retry_after: float = 0.0
     failure: Failure | None = None
     refresh: bytes | None = field(default=None, repr=False)
 
@@ -206,14 +208,16 @@ class Backoff:
 
 @frozen(kw_only=True)
 class Throttled:
-    """The previous renewal that a 401 caused is too recent."""
+    """The previous renewal because of a 401 is too recent, or the token is less than a second old."""
 
     retry_after: float
 
 
 @frozen(kw_only=True)
 class Done:
-    """The commit or release counts."""
+    """The commit or release counts. `committed_at`: when a commit was made, on the record's clock."""
+
+    committed_at: float | None = None
 
 
 @frozen(kw_only=True)
@@ -259,24 +263,24 @@ def claim(record: Record, event: Claim, now: float) -> tuple[Record, ClaimAnswer
         return record, Changed(token=token)
     if lease_left > 0:
         return record, Busy(retry_after=lease_left)
-    if event.throttled and record.rejected_at is None:
+    if event.may_be_throttled and record.rejected_at is None:
         record = evolve(record, rejected_at=now)
-    backoff = _ahead(record.not_before, now, MAX_BACKOFF)
-    if backoff > 0 and record.failure is not None:
+    backoff_left = _ahead(record.not_before, now, MAX_BACKOFF)
+    if backoff_left > 0 and record.failure is not None:
         return record, Backoff(
-            retry_after=backoff,
+            retry_after=backoff_left,
             failure=record.failure,
             failures=record.failures,
             failing_for=_failing_for(record, now),
         )
-    if event.throttled:
+    if event.may_be_throttled:
         age_left = 0.0
         if record.committed_at is not None:
             age_left = _ahead(record.committed_at + MIN_REJECTION_AGE, now, MIN_REJECTION_AGE)
-        throttled = max(_ahead(record.throttled_until, now, MAX_THROTTLE), age_left)
-        if throttled > 0:
-            return record, Throttled(retry_after=throttled)
-        grown = INITIAL_THROTTLE if _was_trusted(record) else max(INITIAL_THROTTLE, 2 * record.throttle)
+        throttle_left = max(_ahead(record.throttled_until, now, MAX_THROTTLE), age_left)
+        if throttle_left > 0:
+            return record, Throttled(retry_after=throttle_left)
+        grown = INITIAL_THROTTLE if _throttle_starts_again(record) else max(INITIAL_THROTTLE, 2 * record.throttle)
         throttle = min(grown, MAX_THROTTLE)
         record = evolve(record, throttle=throttle, throttled_until=now + throttle)
     # A claim that was not ended may have used the refresh token.
@@ -289,7 +293,7 @@ def commit(record: Record, event: Commit, now: float) -> tuple[Record, EndAnswer
     """Store the new tokens, if the record still carries this claim."""
     if record.version == event.id:
         # The same commit again, because its answer was lost.
-        return record, Done()
+        return record, Done(committed_at=record.committed_at)
     if record.claim_id != event.id:
         return record, ClaimLost(token=shared_token(record, now))
     committed = evolve(
@@ -314,7 +318,7 @@ def commit(record: Record, event: Commit, now: float) -> tuple[Record, EndAnswer
         rejected_at=None,
         unrejected_since=_unrejected_since(record, now),
     )
-    return committed, Done()
+    return committed, Done(committed_at=now)
 
 
 def release(record: Record, event: Release, now: float) -> tuple[Record, EndAnswer]:
@@ -325,7 +329,7 @@ def release(record: Record, event: Release, now: float) -> tuple[Record, EndAnsw
     if event.failure is not None:
         released = evolve(
             released,
-            not_before=now + event.backoff,
+            not_before=now + event.retry_after,
             failure=event.failure,
             failures=record.failures + 1,
             failing_since=record.failing_since if record.failures else now,
@@ -359,7 +363,7 @@ def _unrejected_since(record: Record, now: float) -> float:
     return record.unrejected_since
 
 
-def _was_trusted(record: Record) -> bool:
+def _throttle_starts_again(record: Record) -> bool:
     """Return whether tokens lived for long without a 401 before the current one was rejected."""
     if record.rejected_at is None or record.unrejected_since is None:
         return False

@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
 from attrs import evolve
@@ -23,21 +23,21 @@ from apivideo_auth._failure import Failure
 from apivideo_auth._policy import MIN_REJECTION_AGE, backoff_after, max_min_ttl, moments
 from apivideo_auth._record import Backoff, Busy, RenewalRequest, SharedToken, Throttled
 from apivideo_auth._renewal import Adopted, ClaimLapsed, Failed, Outcome, RefreshRejected, Renewed, Renewer
-from apivideo_auth._state import BackoffState, Current, State
+from apivideo_auth._state import BackoffState, Current, State, date_of
 from apivideo_auth._tasks import finish, start
 from apivideo_auth._token import Token
 
 MAX_STEPS: Final = 8
-"""Claims of one renewal task: a rejected refresh token and other workers' claims lead to another one."""
-MAX_ATTEMPTS: Final = 3
-"""Renewals that a caller who is denied the current token waits for; another caller may have caused the first one."""
+"""The most claims of one task. It claims again after a rejected refresh token or another worker's claim."""
+MAX_REPLACEMENTS: Final = 3
+"""The most renewals that one caller waits for if it cannot use the current token."""
 MAX_TIMER_DELAY: Final = 60.0
-"""The loop's time may stand still while the machine sleeps, so the timer reads the clock this often."""
+"""The timer reads the clock this often, because the loop's time may stand still while the machine sleeps."""
 MIN_DELAY: Final = 0.001
 """Event loops round time: a shorter wait may end before its moment, again and again."""
 WATCH_INTERVAL: Final = 0.05
 """Seconds between looks at the record, at least, while a caller waits for a backoff to end."""
-CLEANING_TIMEOUT: Final = 1.5
+CLEANUP_TIMEOUT: Final = 1.5
 """Seconds that a cancelled renewal has to end its claim in a store."""
 
 _Task: TypeAlias = asyncio.Task[Outcome | None]
@@ -48,15 +48,28 @@ _logger = logging.getLogger("apivideo_auth")
 class Refresher:
     """Serves the tokens of one `State`, and renews them: one renewal at a time.
 
-    `open_renewer` is called in the event loop, on first use. `emit` takes events.
+    - `open_renewer` is called on the first use in an event loop. `emit` takes events.
+    - `is_shared`: other workers may use the record.
 
-    Nobody awaits the renewal task itself, so no caller's cancellation or timeout reaches it.
+    Callers do not await the renewal task itself, so their cancellations and timeouts do not reach it.
     """
 
-    def __init__(self, state: State, open_renewer: Callable[[], Renewer], emit: Callable[[events.Event], None]) -> None:
+    def __init__(
+        self,
+        state: State,
+        *,
+        clock: Clock,
+        open_renewer: Callable[[], Renewer],
+        emit: Callable[[events.Event], None],
+        is_shared: bool,
+    ) -> None:
         self._state = state
+        self._clock = clock
+        self._now = clock.monotonic
         self._open_renewer = open_renewer
         self._emit = emit
+        self._is_shared = is_shared
+        self._jitter = random.random
         self._loop: asyncio.AbstractEventLoop | None = None
         self._renewer: Renewer | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -65,7 +78,12 @@ class Refresher:
         self._only_waits = False
         self._waiters: set[asyncio.Future[None]] = set()
 
-    def bind(self) -> Renewer:
+    @property
+    def is_open(self) -> bool:
+        """Whether the manager has been used in an event loop, and was not closed."""
+        return self._renewer is not None and not self._state.closed
+
+    def bind(self) -> None:
         """Bind to the running event loop; raise `ManagerClosedError` or `RuntimeError`."""
         self.check_loop()
         if self._state.closed:
@@ -75,7 +93,6 @@ class Refresher:
             self._renewer = self._open_renewer()
             if self._state.current is not None:
                 self._schedule()
-        return self._renewer
 
     def check_loop(self) -> None:
         """Leave an event loop that was closed; raise `RuntimeError` if another one is still open."""
@@ -90,81 +107,83 @@ class Refresher:
         self._loop = self._renewer = self._task = self._timer = None
         self._waiters.clear()
 
-    # Serving.
+    @property
+    def _bound(self) -> Renewer:
+        assert self._renewer is not None
+        return self._renewer
 
     async def get(self, rejected: Token | None, min_ttl: float | None) -> Token:
         """Return a token that suits this caller, after a renewal if need be."""
-        renewer, state = self.bind(), self._state
+        self.bind()
+        state = self._state
         if rejected is not None:
             state.rejections += 1
-        attempts = 0
-        # Bounded: each round returns, raises, uses up an attempt, or lasts until a backoff is over.
+        replacements = 0
+        # Bounded: each round returns, raises, waits for a replacement, or lasts until a backoff is over.
         while True:
             if state.closed:
                 raise ManagerClosedError
-            now = renewer.clock.monotonic()
+            now = self._now()
             current = state.usable(now)
             if current is None:
-                await self._wait_for_token(renewer, now)
+                await self._wait_for_token(now)
                 continue
             if min_ttl is not None and min_ttl > max_min_ttl(current.lifetime):
-                raise _too_much(current)
+                raise _min_ttl_too_long(current)
             if state.phase(now) == "stale":
-                self._renew_in_background(renewer, now)
+                self._renew_in_background(now)
             is_rejected = rejected is not None and rejected.access_token == current.token.access_token
             if not is_rejected and (min_ttl is None or current.moments.ends_at - now >= min_ttl):
                 return current.token
-            if attempts == MAX_ATTEMPTS:
-                raise _rejected(MIN_REJECTION_AGE) if is_rejected else _too_short(current, MIN_REJECTION_AGE)
-            attempts += 1
-            await self._wait_for_replacement(renewer, current, None if is_rejected else min_ttl, now)
+            request = state.request(now, rejected=is_rejected, min_ttl=min_ttl or 0.0)
+            if replacements == MAX_REPLACEMENTS:
+                raise _denied(current, request, MIN_REJECTION_AGE)
+            replacements += 1
+            await self._wait_for_replacement(current, request, now)
 
-    async def _wait_for_token(self, renewer: Renewer, now: float) -> None:
+    async def _wait_for_token(self, now: float) -> None:
         """Wait for one renewal, or until a backoff is over; raise if that cannot help."""
         state, task, backoff = self._state, self._in_flight(), self._state.active_backoff(now)
         if task is not None:
             await self._join(task)
         elif backoff is None:
             reason: events.Reason = "first" if state.current is None else "expired"
-            outcome = await self._join(self._start(self._renew(renewer, reason, state.request(now))))
+            outcome = await self._join(self._start(self._renew(reason, state.request(now))))
             if isinstance(outcome, Throttled):
-                raise _rejected(outcome.retry_after)
-        elif not backoff.exceeds(renewer.policy.deadline):
+                raise _rejected_too_soon(outcome.retry_after)
+        elif not backoff.exceeds(state.policy.deadline):
             # Another worker may bring a token before the backoff is over.
-            await self._join(self._start(self._watch(renewer, backoff.until - now)))
+            await self._join(self._start(self._watch(backoff.not_before - now)))
         else:
-            if renewer.is_shared:
-                await self._join(self._start(self._look(renewer, state.request(now))))
-                now = renewer.clock.monotonic()
+            if self._is_shared:
+                await self._join(self._start(self._look(state.request(now))))
+                now = self._now()
             if not state.closed and state.usable(now) is None:
                 raise _error_of(backoff, now)
 
-    async def _wait_for_replacement(self, renewer: Renewer, denied: Current, min_ttl: float | None, now: float) -> None:
-        """Wait for another token than `denied`, which was rejected, or lives shorter than `min_ttl`.
+    async def _wait_for_replacement(self, denied: Current, request: RenewalRequest, now: float) -> None:
+        """Wait for another token than `denied`, which was rejected, or lives shorter than the caller's `min_ttl`.
 
         Raises if no other token can be had.
         """
         state, task = self._state, self._in_flight()
         if task is None:
-            request = state.request(now, rejected=min_ttl is None, min_ttl=min_ttl or 0.0)
-            reason: events.Reason = "rejected" if min_ttl is None else "min_ttl"
             backing_off = state.active_backoff(now) is not None
-            task = self._start(self._look(renewer, request) if backing_off else self._renew(renewer, reason, request))
+            reason: events.Reason = "rejected" if request.rejected else "min_ttl"
+            task = self._start(self._look(request) if backing_off else self._renew(reason, request))
         outcome = await self._join(task)
         if state.closed or state.current is not denied:
             return
         if isinstance(outcome, Throttled):
-            raise _rejected(outcome.retry_after) if min_ttl is None else _too_short(denied, outcome.retry_after)
-        now = renewer.clock.monotonic()
-        backoff = state.backoff
-        if backoff is not None:
-            raise _error_of(backoff, now)
+            raise _denied(denied, request, outcome.retry_after)
+        if state.backoff is not None:
+            raise _error_of(state.backoff, self._now())
 
     # The one task.
 
-    def _renew_in_background(self, renewer: Renewer, now: float) -> None:
+    def _renew_in_background(self, now: float) -> None:
         if self._in_flight() is None and self._state.active_backoff(now) is None:
-            self._start(self._renew(renewer, "stale", self._state.request(now)))
+            self._start(self._renew("stale", self._state.request(now)))
 
     def _in_flight(self) -> _Task | None:
         return self._task if self._task is not None and not self._task.done() else None
@@ -201,15 +220,22 @@ class Refresher:
         self._wake()
 
     async def _renew(  # noqa: C901, PLR0911  one branch for each outcome
-        self, renewer: Renewer, reason: events.Reason, request: RenewalRequest
+        self, reason: events.Reason, request: RenewalRequest
     ) -> Outcome | None:
         """Renew until there is an outcome: wait for other workers' claims, and replace a rejected refresh token."""
-        state, monotonic = self._state, renewer.clock.monotonic
+        state, renewer = self._state, self._bound
         known = state.current
         for _ in range(MAX_STEPS):
             if state.closed:
                 return None
-            outcome = await self._renew_once(renewer, request)
+            try:
+                outcome = await renewer.renew(request)
+            except Exception as error:  # noqa: BLE001  as if a call had failed
+                # A store that breaks its protocol. Callers get errors of their own, and the renewals back off.
+                failure = failure_from(error)
+                _logger.warning("a renewal failed unexpectedly: %s", failure.message)
+                wait = backoff_after(failure, failures=request.failures + 1, jitter=self._jitter())
+                return self._back_off(request, failure, wait)
             match outcome:
                 case Busy():
                     self._only_waits = True
@@ -217,82 +243,73 @@ class Refresher:
                     self._only_waits = False
                     if state.current is not known:
                         return None
-                    update = state.request(monotonic(), rejected=request.rejected)
-                    request = evolve(update, throttled=request.throttled and update.access is not None)
+                    update = state.request(self._now(), rejected=request.rejected)
+                    request = evolve(update, may_be_throttled=request.may_be_throttled and update.access is not None)
                 case ClaimLapsed():
-                    request = evolve(request, throttled=False)
+                    request = evolve(request, may_be_throttled=False)
                 case RefreshRejected():
                     self._emit(events.RefreshTokenRejected(cause=outcome.failure.message))
-                    request = evolve(request, throttled=False)
+                    request = evolve(request, may_be_throttled=False)
                 case Renewed():
-                    self._take_renewed(renewer, outcome, reason)
+                    self._take_renewed(outcome, reason)
                     return outcome
                 case Adopted():
-                    self._adopt(renewer, outcome.token, outcome.asked_at)
+                    self._adopt(outcome.token, outcome.asked_at)
                     return outcome
                 case Failed():
-                    self._note_failure(outcome, reason, monotonic())
+                    self._note_failure(outcome, reason)
                     return outcome
                 case Backoff():
-                    state.back_off(outcome, monotonic())
+                    state.back_off(outcome, self._now())
                     return outcome
                 case Throttled():
                     return outcome
-        failure = Failure(kind="connection", message="other workers keep the right to renew, and bring no token")
-        return self._back_off(renewer, failure, renewer.policy.lease)
+        failure = Failure(kind="connection", message="other workers held the claim repeatedly and committed no token")
+        return self._back_off(request, failure, state.policy.lease)
 
-    async def _renew_once(self, renewer: Renewer, request: RenewalRequest) -> Outcome:
-        try:
-            return await renewer.renew(request)
-        except Exception as error:  # noqa: BLE001  whatever a stand-in raises, callers get an error of their own
-            failure = failure_from(error)
-            _logger.warning("a renewal failed unexpectedly: %s", failure.message)
-            wait = backoff_after(failure, failures=request.failures + 1, jitter=renewer.jitter())
-            return self._back_off(renewer, failure, wait)
-
-    def _back_off(self, renewer: Renewer, failure: Failure, retry_after: float) -> Backoff:
+    def _back_off(self, request: RenewalRequest, failure: Failure, retry_after: float) -> Backoff:
         """Keep a backoff that is not in the record."""
-        backoff = Backoff(retry_after=retry_after, failure=failure, failures=1, failing_for=0.0)
-        self._state.back_off(backoff, renewer.clock.monotonic())
+        backoff = Backoff(retry_after=retry_after, failure=failure, failures=request.failures + 1, failing_for=0.0)
+        self._state.back_off(backoff, self._now())
         return backoff
 
-    async def _look(self, renewer: Renewer, request: RenewalRequest) -> None:
+    async def _look(self, request: RenewalRequest) -> None:
         """Adopt the token that another worker has committed, if it is better; make no call."""
         self._only_waits = True
-        asked_at = renewer.clock.monotonic()
-        token = await renewer.slot.read()
+        asked_at = self._now()
+        token = await self._bound.slot.read()
         if token is not None and token.version != request.version and request.should_adopt(token):
-            self._adopt(renewer, token, asked_at)
+            self._adopt(token, asked_at)
 
-    async def _watch(self, renewer: Renewer, timeout: float) -> None:
+    async def _watch(self, timeout: float) -> None:
         """Wait until another worker has committed, for `timeout` seconds at most, and look at the record."""
         self._only_waits = True
-        state, give_up_at = self._state, renewer.clock.monotonic() + timeout
-        await renewer.slot.changed(max(timeout, MIN_DELAY))
-        await self._look(renewer, state.request(renewer.clock.monotonic()))
-        now = renewer.clock.monotonic()
-        if state.usable(now) is None and now < give_up_at:
+        give_up_at = self._now() + timeout
+        await self._bound.slot.changed(max(timeout, MIN_DELAY))
+        await self._look(self._state.request(self._now()))
+        now = self._now()
+        if self._state.usable(now) is None and now < give_up_at:
             # `changed` may return early, and again and again.
             await asyncio.sleep(min(give_up_at - now, WATCH_INTERVAL))
 
     def on_commit(self, token: SharedToken, asked_at: float) -> None:
         """Adopt the token that another worker has committed, if it is better."""
-        renewer = self._renewer
-        if renewer is not None and not self._state.closed:
-            request = self._state.request(renewer.clock.monotonic())
-            if token.version != request.version:
-                # The endpoints work again, even if this token is not better than the current one.
-                self._state.backoff = None
-                if request.should_adopt(token):
-                    self._adopt(renewer, token, asked_at)
-                self._schedule()
-                self._wake()
+        if self._renewer is None or self._state.closed:
+            return
+        request = self._state.request(self._now())
+        if token.version != request.version:
+            # The endpoints work again, even if this token is not better than the current one.
+            self._state.clear_backoff()
+            if request.should_adopt(token):
+                self._adopt(token, asked_at)
+            self._schedule()
+            self._wake()
 
-    def _take_renewed(self, renewer: Renewer, renewed: Renewed, reason: events.Reason) -> None:
+    def _take_renewed(self, renewed: Renewed, reason: events.Reason) -> None:
         state = self._state
         state.renewals += 1
-        token = self._take(renewer, renewed.access, renewed.lifetime, renewed.sent_at, renewed.version)
-        state.best_ttl = renewed.lifetime - (renewer.clock.monotonic() - renewed.sent_at)
+        token = self._take(renewed.access, renewed.lifetime, renewed.sent_at, renewed.version)
+        state.best_ttl = renewed.lifetime - (self._now() - renewed.sent_at)
         self._emit(
             events.TokenRenewed(
                 endpoint=renewed.endpoint,
@@ -305,25 +322,29 @@ class Refresher:
             )
         )
 
-    def _adopt(self, renewer: Renewer, shared: SharedToken, asked_at: float) -> None:
+    def _adopt(self, shared: SharedToken, asked_at: float) -> None:
         """Serve another worker's token. Its remaining life counts from the moment when the store was asked."""
+        current = self._state.current
+        if current is not None and current.version == shared.version:
+            # Another look at the record was faster.
+            return
         begins_at = asked_at - (shared.lifetime - shared.remaining)
-        token = self._take(renewer, shared.access.decode(), shared.lifetime, begins_at, shared.version)
+        token = self._take(shared.access.decode(), shared.lifetime, begins_at, shared.version)
         self._emit(
             events.TokenAdopted(generation=token.generation, expires_at=token.expires_at, remaining=shared.remaining)
         )
 
-    def _take(self, renewer: Renewer, access: str, lifetime: float, begins_at: float, version: str) -> Token:
-        when = moments(renewer.policy, begins_at=begins_at, lifetime=lifetime, jitter=renewer.jitter())
-        expires_at = utc_of(renewer.clock, when.ends_at)
-        token = Token(access, expires_at, self._state.generation + 1, clock=renewer.clock, ends_at=when.ends_at)
+    def _take(self, access: str, lifetime: float, begins_at: float, version: str) -> Token:
+        when = moments(self._state.policy, begins_at=begins_at, lifetime=lifetime, jitter=self._jitter())
+        expires_at = date_of(when.ends_at, now=self._now(), utc=self._clock.utc())
+        token = Token(access, expires_at, self._state.generation + 1, clock=self._clock, ends_at=when.ends_at)
         self._state.take(token, when, lifetime=lifetime, version=version)
         return token
 
-    def _note_failure(self, failed: Failed, reason: events.Reason, now: float) -> None:
-        state, backoff = self._state, failed.backoff
+    def _note_failure(self, failed: Failed, reason: events.Reason) -> None:
+        state, backoff, now = self._state, failed.backoff, self._now()
         state.failures += 1
-        state.back_off(backoff, now, committed_at=failed.committed_at)
+        state.back_off(backoff, now, last_commit_at=failed.last_commit_at)
         error = error_from(backoff.failure)
         self._emit(
             events.RenewalFailed(
@@ -347,66 +368,61 @@ class Refresher:
         due = self._state.renewal_due()
         if due is None or self._renewer is None or self._loop is None or self._in_flight() is not None:
             return
-        delay = min(max(MIN_DELAY, due - self._renewer.clock.monotonic()), MAX_TIMER_DELAY)
+        delay = min(max(MIN_DELAY, due - self._now()), MAX_TIMER_DELAY)
         self._timer = self._loop.call_at(self._loop.time() + delay, self._on_timer, context=Context())
 
     def _on_timer(self) -> None:
         self._timer = None
-        if self._renewer is None:
-            return
-        due, now = self._state.renewal_due(), self._renewer.clock.monotonic()
+        due, now = self._state.renewal_due(), self._now()
         if due is None or now < due:
             self._schedule()
         elif self._state.usable(now) is not None:
-            self._renew_in_background(self._renewer, now)
-
-    # The end.
+            self._renew_in_background(now)
 
     async def close(self, *, timeout: float) -> None:
-        """Reject every caller from now on, give a renewal in flight `timeout` seconds, and leave nothing behind."""
+        """From now on every caller gets `ManagerClosedError`. A renewal in flight gets `timeout` seconds."""
         self._state.close()
         self._schedule()
         self._wake()
-        task = self._task
+        task = self._in_flight()
         try:
-            if task is not None and not task.done() and timeout > 0 and not self._only_waits:
+            if task is not None and timeout > 0 and not self._only_waits:
                 await asyncio.wait({task}, timeout=timeout)
         finally:
             try:
-                if task is not None and not task.done():
+                if task is not None:
                     task.cancel()
-                    if not await finish(task, within=CLEANING_TIMEOUT):
+                    if not await finish(task, within=CLEANUP_TIMEOUT):
                         _logger.warning("a renewal ignores its cancellation; close() does not wait for it any longer")
             finally:
                 if self._renewer is not None:
                     await self._renewer.slot.close()
 
 
-def utc_of(clock: Clock, moment: float) -> datetime:
-    """Return a moment of the monotonic clock as a date, by the wall clock of now."""
-    return datetime.fromtimestamp(clock.utc() + (moment - clock.monotonic()), UTC)
-
-
 def _error_of(backoff: BackoffState, now: float) -> AuthError:
-    return error_from(backoff.failure, retry_after=max(0.0, backoff.until - now))
+    return error_from(backoff.failure, retry_after=max(0.0, backoff.not_before - now))
 
 
-def _too_much(current: Current) -> ValueError:
+def _min_ttl_too_long(current: Current) -> ValueError:
     return ValueError(
         f"min_ttl is too long: tokens live for {current.lifetime:g} seconds, "
         f"and min_ttl is at most 90 % of that, {max_min_ttl(current.lifetime):g} seconds"
     )
 
 
-def _too_short(current: Current, retry_after: float) -> InvalidResponseError:
+def _denied(current: Current, request: RenewalRequest, retry_after: float) -> AuthError:
+    """Return the error of a caller that cannot use the current token."""
+    if request.rejected:
+        return _rejected_too_soon(retry_after)
     return InvalidResponseError(
-        f"tokens of {current.lifetime:g} seconds arrive with less life than min_ttl: the endpoint is too slow",
+        f"a new token with a lifetime of {current.lifetime:g} seconds already has less than min_ttl left: "
+        "the endpoint is too slow",
         retry_after=retry_after,
     )
 
 
-def _rejected(retry_after: float) -> TokenRejectedError:
+def _rejected_too_soon(retry_after: float) -> TokenRejectedError:
     return TokenRejectedError(
-        f"the API rejected the token, and the next renewal for that reason may come in {retry_after:.1f} seconds",
+        f"the API rejected the token, and it cannot be renewed again yet; try again in {retry_after:.1f} seconds",
         retry_after=retry_after,
     )

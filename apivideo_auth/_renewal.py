@@ -1,4 +1,4 @@
-"""One renewal: one claim, one call, and one commit or release. There is no loop in it."""
+"""One renewal: one claim, one call, and one commit or release."""
 
 import asyncio
 import math
@@ -13,7 +13,7 @@ from apivideo_auth._clock import Clock
 from apivideo_auth._errors import failure_from
 from apivideo_auth._failure import Failure
 from apivideo_auth._models import AccessToken, AuthenticatePayload, RefreshTokenPayload
-from apivideo_auth._policy import LEASE_MARGIN, RefreshPolicy, backoff_after, believed_lifetime, is_usable
+from apivideo_auth._policy import LEASE_MARGIN, backoff_after, believed_lifetime, is_usable
 from apivideo_auth._record import (
     NEVER,
     Backoff,
@@ -22,6 +22,7 @@ from apivideo_auth._record import (
     Claim,
     ClaimLost,
     Commit,
+    EndAnswer,
     Granted,
     Release,
     RenewalRequest,
@@ -68,11 +69,11 @@ class ClaimLapsed:
 
 @frozen(kw_only=True)
 class Failed:
-    """A call brought no token. It took `seconds`; `committed_at` is the last commit of the record."""
+    """A call brought no token. It took `seconds`; `last_commit_at` is the last commit of the record."""
 
     endpoint: Endpoint
     seconds: float
-    committed_at: float
+    last_commit_at: float
     backoff: Backoff
 
 
@@ -80,12 +81,12 @@ Outcome: TypeAlias = Renewed | Adopted | RefreshRejected | ClaimLapsed | Failed 
 
 
 @frozen(kw_only=True)
-class _Attempt:
-    """A claim that was granted. `claimed_at` is when it was asked for."""
+class _HeldClaim:
+    """A claim that was granted. `asked_at` is when it was asked for."""
 
     request: RenewalRequest
     claim_id: str
-    claimed_at: float
+    asked_at: float
     granted: Granted
 
     @property
@@ -97,23 +98,25 @@ class _Attempt:
 class Renewer:
     """Renews the tokens of one account. Its fields stay the same from one renewal to the next.
 
-    - `is_shared`: other workers may use the record.
     - `call_timeout`: limits one call, in seconds.
     - `jitter`: returns a random number in [0, 1).
     """
 
     slot: Slot
-    is_shared: bool
     api: TokenEndpoints
     call_timeout: float
     credentials: AuthenticatePayload
-    policy: RefreshPolicy
     clock: Clock
     jitter: Callable[[], float]
 
     async def renew(self, request: RenewalRequest) -> Outcome:
         """Make one renewal. Raises what the slot raises, and `CancelledError`."""
-        claim = Claim(id=uuid.uuid4().hex, seen=request.version, lease=self.policy.lease, throttled=request.throttled)
+        claim = Claim(
+            id=uuid.uuid4().hex,
+            seen=request.version,
+            lease=request.policy.lease,
+            may_be_throttled=request.may_be_throttled,
+        )
         asked_at = self.clock.monotonic()
         answer = await self.slot.claim(claim)
         if isinstance(answer, Changed) and not request.should_adopt(answer.token):
@@ -121,12 +124,15 @@ class Renewer:
             asked_at = self.clock.monotonic()
             answer = await self.slot.claim(evolve(claim, seen=answer.token.version))
         match answer:
-            case Changed(token=token):
-                return Adopted(token=token, asked_at=asked_at) if request.should_adopt(token) else Busy(retry_after=0.0)
+            case Changed(token=token) if request.should_adopt(token):
+                return Adopted(token=token, asked_at=asked_at)
+            case Changed():
+                # The record changed again meanwhile: claim once more.
+                return Busy(retry_after=0.0)
             case Granted():
                 try:
-                    return await self._use(
-                        _Attempt(request=request, claim_id=claim.id, claimed_at=asked_at, granted=answer)
+                    return await self._call_and_end(
+                        _HeldClaim(request=request, claim_id=claim.id, asked_at=asked_at, granted=answer)
                     )
                 except BaseException:
                     # Nobody knows whether the call was made, so the refresh token is not given back.
@@ -135,83 +141,78 @@ class Renewer:
             case _:
                 return answer
 
-    async def _use(self, attempt: _Attempt) -> Outcome:
+    async def _call_and_end(self, held: _HeldClaim) -> Outcome:
         """Make the one call that the claim covers, and end the claim."""
-        refresh, sent_at = attempt.granted.refresh, self.clock.monotonic()
-        if sent_at - attempt.claimed_at >= LEASE_MARGIN:
+        refresh, sent_at = held.granted.refresh, self.clock.monotonic()
+        if sent_at - held.asked_at >= LEASE_MARGIN:
             # The lease could end during the call, and another worker could renew at the same time.
-            await self.slot.release(Release(id=attempt.claim_id, refresh=refresh))
+            await self.slot.release(Release(id=held.claim_id, refresh=refresh))
             return ClaimLapsed()
-        response = await self._call(refresh)
-        if isinstance(response, AccessToken):
-            return await self._commit(attempt, response, sent_at)
-        if refresh is not None and response.kind == "credentials":
-            await self.slot.release(Release(id=attempt.claim_id))
-            return RefreshRejected(failure=response)
-        is_unused = not response.sent or response.kind == "rate_limited"
-        return await self._release(attempt, response, sent_at, refresh if is_unused else None)
+        result = await self._call(refresh)
+        if isinstance(result, AccessToken):
+            return await self._commit(held, result, sent_at)
+        if refresh is not None and result.kind == "credentials":
+            await self.slot.release(Release(id=held.claim_id))
+            return RefreshRejected(failure=result)
+        is_unused = not result.sent or result.kind == "rate_limited"
+        return await self._release(held, result, sent_at, refresh if is_unused else None)
 
-    async def _commit(self, attempt: _Attempt, response: AccessToken, sent_at: float) -> Outcome:
+    async def _commit(self, held: _HeldClaim, token: AccessToken, sent_at: float) -> Outcome:
         """End the claim with the tokens that a call brought."""
         arrived_at = self.clock.monotonic()
-        lifetime = believed_lifetime(response.expires_in)
+        lifetime = believed_lifetime(token.expires_in)
         commit = Commit(
-            id=attempt.claim_id,
-            access=SecretBytes(response.access_token.encode()),
-            refresh=None if response.refresh_token is None else SecretBytes(response.refresh_token.encode()),
+            id=held.claim_id,
+            access=SecretBytes(token.access_token.encode()),
+            refresh=None if token.refresh_token is None else SecretBytes(token.refresh_token.encode()),
             lifetime=lifetime,
             remaining=lifetime - (arrived_at - sent_at),
         )
-        too_late = Failure(
-            kind="invalid",
-            message=f"a token of {lifetime:g} seconds was over, or nearly, when it arrived: the endpoint is too slow",
-        )
-        if not is_usable(self.policy, lifetime=lifetime, remaining=commit.remaining):
-            return await self._release(attempt, too_late, sent_at, commit.refresh)
+        policy = held.request.policy
+        if not is_usable(policy, lifetime=lifetime, remaining=commit.remaining):
+            return await self._release(held, _too_late(lifetime), sent_at, commit.refresh)
         ended = await self.slot.commit(commit)
-        if isinstance(ended, ClaimLost) and ended.token is not None and attempt.request.should_adopt(ended.token):
-            return Adopted(token=ended.token, asked_at=arrived_at)
+        if (adopted := _adopted(held, ended, arrived_at)) is not None:
+            return adopted
         committed_at = self.clock.monotonic()
-        if not is_usable(self.policy, lifetime=lifetime, remaining=lifetime - (committed_at - sent_at)):
+        if not is_usable(policy, lifetime=lifetime, remaining=lifetime - (committed_at - sent_at)):
             # The claim has ended, but the worker backs off, or it would renew again at once.
-            failed = self._failed(attempt, too_late, sent_at, committed_at)
+            failed = self._failed(held, _too_late(lifetime), sent_at, committed_at)
             # The commit is the worker's own: it does not show that the endpoints work.
-            return evolve(failed, committed_at=math.inf)
+            return evolve(failed, last_commit_at=math.inf)
         return Renewed(
-            access=response.access_token,
+            access=token.access_token,
             lifetime=lifetime,
-            lifetime_assumed=response.lifetime_assumed,
+            lifetime_assumed=token.lifetime_assumed,
             sent_at=sent_at,
             seconds=arrived_at - sent_at,
-            endpoint=attempt.endpoint,
-            version=attempt.claim_id,
+            endpoint=held.endpoint,
+            version=held.claim_id,
         )
 
-    async def _release(self, attempt: _Attempt, failure: Failure, sent_at: float, refresh: bytes | None) -> Outcome:
+    async def _release(self, held: _HeldClaim, failure: Failure, sent_at: float, refresh: bytes | None) -> Outcome:
         """End the claim without a token. `refresh` is given back."""
         failed_at = self.clock.monotonic()
-        failed = self._failed(attempt, failure, sent_at, failed_at)
+        failed = self._failed(held, failure, sent_at, failed_at)
         # A misuse concerns this program alone, so that other workers need not back off.
         shared = None if failure.kind == "misuse" else failure
         ended = await self.slot.release(
-            Release(id=attempt.claim_id, backoff=failed.backoff.retry_after, failure=shared, refresh=refresh)
+            Release(id=held.claim_id, retry_after=failed.backoff.retry_after, failure=shared, refresh=refresh)
         )
-        if isinstance(ended, ClaimLost) and ended.token is not None and attempt.request.should_adopt(ended.token):
-            return Adopted(token=ended.token, asked_at=failed_at)
-        return failed
+        return _adopted(held, ended, failed_at) or failed
 
-    def _failed(self, attempt: _Attempt, failure: Failure, sent_at: float, failed_at: float) -> Failed:
-        granted, request = attempt.granted, attempt.request
+    def _failed(self, held: _HeldClaim, failure: Failure, sent_at: float, failed_at: float) -> Failed:
+        granted, request = held.granted, held.request
         failures = granted.failures
-        failing_since = attempt.claimed_at - granted.failing_for if failures else failed_at
-        if request.knows_failures(granted) and request.failing_since is not None:
+        failing_since = held.asked_at - granted.failing_for if failures else failed_at
+        if request.own_failures_count(granted) and request.failing_since is not None:
             # The record may have been lost meanwhile; the worker remembers.
             failures = max(failures, request.failures)
             failing_since = min(failing_since, request.failing_since)
         return Failed(
-            endpoint=attempt.endpoint,
+            endpoint=held.endpoint,
             seconds=failed_at - sent_at,
-            committed_at=NEVER if granted.committed_at is None else granted.committed_at,
+            last_commit_at=NEVER if granted.committed_at is None else granted.committed_at,
             backoff=Backoff(
                 retry_after=backoff_after(failure, failures=failures + 1, jitter=self.jitter()),
                 failure=failure,
@@ -239,3 +240,18 @@ class Renewer:
         if isinstance(response, AccessToken):
             return response
         return Failure(kind="invalid", message=f"the api returned a {type(response).__name__}, not an AccessToken")
+
+
+def _adopted(held: _HeldClaim, ended: EndAnswer, asked_at: float) -> Adopted | None:
+    """Return the token of the worker that took over the claim, if it is better."""
+    if isinstance(ended, ClaimLost) and ended.token is not None and held.request.should_adopt(ended.token):
+        return Adopted(token=ended.token, asked_at=asked_at)
+    return None
+
+
+def _too_late(lifetime: float) -> Failure:
+    return Failure(
+        kind="invalid",
+        message=f"a token with a lifetime of {lifetime:g} seconds had nearly or fully expired when it arrived: "
+        "the endpoint is too slow",
+    )

@@ -1,4 +1,4 @@
-"""What a manager knows: the token it serves, its backoff, and its counters; pure.
+"""The state of a manager: the token that it serves, its backoff, and its counters; pure.
 
 Moments are seconds on the manager's monotonic clock. `now` is a parameter of every question.
 """
@@ -6,7 +6,7 @@ Moments are seconds on the manager's monotonic clock. `now` is a parameter of ev
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from apivideo_auth._failure import Failure
 from apivideo_auth._policy import Moments, RefreshPolicy
@@ -55,20 +55,20 @@ class Current:
 
 @frozen(kw_only=True)
 class BackoffState:
-    """No call is made before `until`. There were `failures` in a row, the first one at `failing_since`.
+    """No call is made before `not_before`. There were `failures` in a row, the first one at `failing_since`.
 
-    `committed_at`: the last commit of the record when the worker failed itself.
+    `last_commit_at`: the last commit of the record when the worker failed itself, on the record's clock.
     """
 
-    until: float
+    not_before: float
     failing_since: float
     failures: int
     failure: Failure
-    committed_at: float = NEVER
+    last_commit_at: float = NEVER
 
     def exceeds(self, deadline: float) -> bool:
         """Return whether the next call comes too late for a caller who waits."""
-        return not self.failure.retryable or self.until > self.failing_since + deadline
+        return not self.failure.retryable or self.not_before > self.failing_since + deadline
 
 
 @define(kw_only=True)
@@ -108,7 +108,7 @@ class State:
 
     def active_backoff(self, now: float) -> BackoffState | None:
         """Return the backoff, unless it is over."""
-        return self.backoff if self.backoff is not None and now < self.backoff.until else None
+        return self.backoff if self.backoff is not None and now < self.backoff.not_before else None
 
     def renewal_due(self) -> float | None:
         """Return when to renew although nobody asks; `None` if only a caller may cause a renewal."""
@@ -118,11 +118,11 @@ class State:
         if self.backoff is not None:
             if not self.backoff.failure.retryable:
                 return None
-            due = max(due, self.backoff.until)
+            due = max(due, self.backoff.not_before)
         return due if due < self.current.moments.expired_from else None
 
     def request(self, now: float, *, rejected: bool = False, min_ttl: float = 0.0) -> RenewalRequest:
-        """Return what a renewal needs to know.
+        """Return the worker's side of a renewal.
 
         `rejected`: the current token was rejected. `min_ttl`: the current token does not live for so long.
         """
@@ -133,10 +133,10 @@ class State:
             access=None if current is None else current.token.access_token,
             remaining=None if current is None else current.moments.ends_at - now,
             rejected=rejected and current is not None,
-            throttled=current is not None and (rejected or min_ttl > self.best_ttl),
+            may_be_throttled=current is not None and (rejected or min_ttl > self.best_ttl),
             failures=0 if self.backoff is None else self.backoff.failures,
             failing_since=None if self.backoff is None else self.backoff.failing_since,
-            failed_commit=NEVER if self.backoff is None else self.backoff.committed_at,
+            last_commit_at=NEVER if self.backoff is None else self.backoff.last_commit_at,
         )
 
     def take(self, token: "Token", when: Moments, *, lifetime: float, version: str | None) -> None:
@@ -145,33 +145,40 @@ class State:
         if not self.closed:
             self.current = Current(token=token, moments=when, lifetime=lifetime, version=version)
             self.token, self.fresh_until = token, when.stale_from
-            self.backoff = self.last_error = None
+            self.clear_backoff()
 
-    def back_off(self, backoff: Backoff, now: float, *, committed_at: float | None = None) -> None:
+    def clear_backoff(self) -> None:
+        """Forget the failures: the endpoints work again."""
+        self.backoff = self.last_error = None
+
+    def back_off(self, backoff: Backoff, now: float, *, last_commit_at: float | None = None) -> None:
         """Make no call before the backoff is over. What the worker knows of earlier failures stays.
 
-        `committed_at`: the last commit of the record, if the worker itself has failed.
+        `last_commit_at`: the last commit of the record, if the worker itself has failed.
         """
-        until, failing_since, failures = now + backoff.retry_after, now - backoff.failing_for, backoff.failures
-        last_commit = NEVER if committed_at is None else committed_at
-        if self.backoff is not None:
-            # A record that was lost, or that is private, does not show that the endpoints have worked meanwhile.
-            last_commit = max(last_commit, self.backoff.committed_at)
-        if self.backoff is not None and committed_at is None:
-            until = max(until, self.backoff.until)
-            failing_since = min(failing_since, self.backoff.failing_since)
-            failures = max(failures, self.backoff.failures)
-        self.last_error = backoff.failure.message
-        self.backoff = BackoffState(
-            until=until,
-            failing_since=failing_since,
-            failures=failures,
+        new = BackoffState(
+            not_before=now + backoff.retry_after,
+            failing_since=now - backoff.failing_for,
+            failures=backoff.failures,
             failure=backoff.failure,
-            committed_at=last_commit,
+            last_commit_at=NEVER if last_commit_at is None else last_commit_at,
         )
+        old = self.backoff
+        if old is not None:
+            # A record that was lost, or that is private, does not show that the endpoints have worked meanwhile.
+            new = evolve(new, last_commit_at=max(new.last_commit_at, old.last_commit_at))
+        if old is not None and last_commit_at is None:
+            new = evolve(
+                new,
+                not_before=max(new.not_before, old.not_before),
+                failing_since=min(new.failing_since, old.failing_since),
+                failures=max(new.failures, old.failures),
+            )
+        self.backoff = new
+        self.last_error = backoff.failure.message
 
     def close(self) -> None:
-        """Serve nobody any more, and drop the token."""
+        """Drop the token; the phase is `closed`."""
         self.closed = True
         self.current = self.token = self.backoff = None
         self.fresh_until = NEVER
@@ -180,7 +187,7 @@ class State:
         """Return a snapshot. `utc` is the wall clock at `now`."""
 
         def date(moment: float | None) -> datetime | None:
-            return None if moment is None else datetime.fromtimestamp(utc + (moment - now), UTC)
+            return None if moment is None else date_of(moment, now=now, utc=utc)
 
         backoff = self.active_backoff(now)
         return ManagerStatus(
@@ -188,9 +195,14 @@ class State:
             generation=self.generation,
             expires_at=date(None if self.current is None else self.current.moments.ends_at),
             renews_at=date(self.renewal_due()),
-            backoff_until=date(None if backoff is None else backoff.until),
+            backoff_until=date(None if backoff is None else backoff.not_before),
             last_error=self.last_error,
             renewals=self.renewals,
             failures=self.failures,
             rejections=self.rejections,
         )
+
+
+def date_of(moment: float, *, now: float, utc: float) -> datetime:
+    """Return a moment of the monotonic clock as a date. `utc` is the wall clock at `now`."""
+    return datetime.fromtimestamp(utc + (moment - now), UTC)

@@ -1,4 +1,4 @@
-"""Ending tasks for certain: whatever cancellations come meanwhile, and however the task takes its own."""
+"""Starting tasks in an empty context, and waiting for their end even if the caller is cancelled."""
 
 import asyncio
 from collections.abc import Callable, Coroutine

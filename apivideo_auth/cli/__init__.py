@@ -1,6 +1,6 @@
-"""The command line: commands, options and help. The work of each command is in a module of its own.
+"""The command line: commands, options and help.
 
-Those modules import aiohttp. They are imported when a command runs, so that `--help` answers at once.
+The modules that do the work import aiohttp. They are imported when a command runs, so that `--help` responds at once.
 """
 # ruff: noqa: PLC0415
 
@@ -16,10 +16,10 @@ import click
 
 from apivideo_auth._version import __version__
 from apivideo_auth.cli._exits import ExitCode, exit_code
+from apivideo_auth.cli._faults import ServeCommand, faults_option
 
 if TYPE_CHECKING:
     from apivideo_auth.cli._settings import Settings
-    from apivideo_auth.emulator import Fault
 
 __all__ = ["command", "main"]
 
@@ -36,8 +36,8 @@ def main() -> None:
     except click.Abort:
         sys.exit(ExitCode.INTERRUPTED)
     except OSError as error:
-        # Most likely standard output is on a full disk. What is still buffered for it goes nowhere, so that the
-        # interpreter does not try again when it ends.
+        # Most likely standard output is on a full disk. Its buffer goes to the null device, so that the interpreter
+        # does not try again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         click.echo(f"Error: {error.strerror or error}", err=True)
         sys.exit(ExitCode.FAILED)
@@ -63,7 +63,7 @@ _verbose = click.option(
     count=True,
     expose_value=False,
     callback=_log,
-    help="Log renewals and failures to standard error; -vv logs every call.",
+    help="Log renewals and failures to standard error; -vv also logs calls and adopted tokens.",
 )
 
 
@@ -128,7 +128,7 @@ def _account_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--sandbox", is_flag=True, help="With --live: use the sandbox.")
 @_verbose
 def demo(*, seconds: float, workers: int, ttl: float, live: bool, sandbox: bool) -> None:
-    """Watch renewals and a revocation go by without a failed request.
+    """Show renewals and a revocation without a failed request.
 
     Starts a local api.video with short-lived tokens. Many workers list videos through one authenticated session,
     across renewals and one revocation. Shows what happens as it happens, and ends with a summary on standard output.
@@ -204,10 +204,10 @@ def status(settings: "Settings", *, as_json: bool) -> None:
 
     Makes no call to api.video. Exits 1 if no token is stored.
     """
-    from apivideo_auth.cli import _stored
+    from apivideo_auth.cli import _token
 
-    seconds = _run(_stored.remaining(settings))
-    click.echo(_stored.described(settings.base_url, seconds, as_json=as_json))
+    seconds = _run(_token.remaining(settings))
+    click.echo(_token.described(settings.base_url, seconds, as_json=as_json))
     sys.exit(ExitCode.OK if seconds is not None else ExitCode.FAILED)
 
 
@@ -218,9 +218,9 @@ def logout(settings: "Settings") -> None:
 
     Tokens that were printed or handed out remain valid until they expire.
     """
-    from apivideo_auth.cli import _stored
+    from apivideo_auth.cli import _token
 
-    _run(_stored.forget(settings))
+    _run(_token.forget(settings))
     click.echo(f"{settings.base_url}: the stored token is deleted", err=True)
 
 
@@ -243,54 +243,7 @@ def doctor(settings: "Settings") -> None:
     sys.exit(_run(examine()))
 
 
-_FAULT_SYNTAX = """\
-A fault says what goes wrong, and where and how often, separated by commas: 503,on=/auth/refresh,times=2,retry_after=5
-
-what goes wrong (one of these, or only a delay):
-  503, status=503         answer with this status
-  hang                    never answer
-  reset=before            close the connection before the work is done
-  reset=after             close it after the work is done: the response is lost
-  malformed               answer with invalid JSON
-  omit=NAME+NAME          leave these fields out of the response
-  override.NAME=VALUE     replace a field by JSON, or by text; repeatable
-  oversized=BYTES         make the response at least this long
-  redirect=URL            redirect to this URL, with status 307 or the one of status=
-
-settings:
-  delay=SECONDS           wait first
-  retry_after=SECONDS     add the header Retry-After; needs a status
-  header.NAME=VALUE       add any header; needs a status; repeatable
-  body=TEXT               use this body; needs a status; must be last, and may contain commas
-  on=PATH                 this path and everything below it (default: /auth)
-  times=N                 for this many requests (default: 1), or forever
-  probability=P           for each request with this probability
-  seed=N                  makes the probability repeatable
-"""
-
-
-class _Serve(click.Command):
-    """Shows the syntax of faults below the options, not wrapped."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Write the syntax of faults."""
-        with formatter.section("Faults"):
-            for line in _FAULT_SYNTAX.splitlines():
-                formatter.write(f"  {line}\n" if line else "\n")
-
-
-def _faults(_context: click.Context, _parameter: click.Parameter, specs: tuple[str, ...]) -> "tuple[Fault, ...]":
-    if not specs:
-        return ()
-    from apivideo_auth.emulator._fault_spec import parse_fault
-
-    try:
-        return tuple(parse_fault(spec) for spec in specs)
-    except (TypeError, ValueError) as error:
-        raise click.BadParameter(str(error)) from None
-
-
-@command.command(cls=_Serve)
+@command.command(cls=ServeCommand)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port", type=click.IntRange(0, 65_535), default=0, show_default=True, help="The port; 0 picks a free one."
@@ -320,21 +273,15 @@ def _faults(_context: click.Context, _parameter: click.Parameter, specs: tuple[s
     help="The status for a wrong API key or refresh token.",
 )
 @click.option(
-    "--fault", "faults", multiple=True, callback=_faults, metavar="SPEC", help="Cause a fault; repeatable, see below."
+    "--fault",
+    "faults",
+    multiple=True,
+    callback=faults_option,
+    metavar="SPEC",
+    help="Cause a fault; repeatable, see below.",
 )
 @_verbose
-def serve(  # noqa: PLR0913  one for each option
-    *,
-    host: str,
-    port: int,
-    ttl: float,
-    limits: str,
-    reusable_refresh: bool,
-    refresh_revokes: bool,
-    authenticate_invalidates: bool,
-    refused_status: str,
-    faults: "tuple[Fault, ...]",
-) -> None:
+def serve(**options: Any) -> None:  # noqa: ANN401  those of `_serve.run`
     """Run a local api.video for clients in any language.
 
     The first line on standard output is its URL, printed once it listens; everything else goes to standard error. It
@@ -342,15 +289,4 @@ def serve(  # noqa: PLR0913  one for each option
     """
     from apivideo_auth.cli import _serve
 
-    server = _serve.emulator(
-        host=host,
-        port=port,
-        ttl=ttl,
-        limits=limits,
-        reusable_refresh=reusable_refresh,
-        refresh_revokes=refresh_revokes,
-        authenticate_invalidates=authenticate_invalidates,
-        refused_status=int(refused_status),
-        faults=faults,
-    )
-    _run(_serve.run(server))
+    _run(_serve.run(**options))

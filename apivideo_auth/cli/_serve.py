@@ -13,7 +13,7 @@ from apivideo_auth.emulator import Emulator, Fault, RateLimits
 from apivideo_auth.emulator._emulator import DEFAULT_API_KEY
 
 
-def emulator(  # noqa: PLR0913  one for each option
+async def run(  # noqa: PLR0913  one for each option
     *,
     host: str,
     port: int,
@@ -22,12 +22,13 @@ def emulator(  # noqa: PLR0913  one for each option
     reusable_refresh: bool,
     refresh_revokes: bool,
     authenticate_invalidates: bool,
-    refused_status: int,
+    refused_status: str,
     faults: tuple[Fault, ...],
-) -> Emulator:
-    """Return the server that the options describe."""
+) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `click.ClickException` if the address is not available."""
+    key_of_environment = os.environ.get(API_KEY_VARIABLE)
     server = Emulator(
-        api_key=os.environ.get(API_KEY_VARIABLE) or DEFAULT_API_KEY,
+        api_key=key_of_environment or DEFAULT_API_KEY,
         host=host,
         port=port,
         ttl=ttl,
@@ -35,14 +36,9 @@ def emulator(  # noqa: PLR0913  one for each option
         single_use=not reusable_refresh,
         refresh_revokes=refresh_revokes,
         authenticate_invalidates=authenticate_invalidates,
-        refused_status=refused_status,
+        refused_status=int(refused_status),
     )
     server.inject(*faults)
-    return server
-
-
-async def run(server: Emulator) -> None:
-    """Serve until SIGTERM or SIGINT. Raises `click.ClickException` if the address is not available."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -57,7 +53,7 @@ async def run(server: Emulator) -> None:
     try:
         click.echo(server.url)
         # A key of the environment may be a real one: it is never shown.
-        known = f"the value of {API_KEY_VARIABLE}" if os.environ.get(API_KEY_VARIABLE) else server.api_key
+        known = f"the value of {API_KEY_VARIABLE}" if key_of_environment else server.api_key
         click.echo(f"The API key is {known}. Stop with Ctrl-C.", err=True)
         await stopped.wait()
     finally:

@@ -1,4 +1,4 @@
-"""The commands `token` and `exec`: a token for scripts and programs, kept between calls."""
+"""The commands `token`, `exec`, `status` and `logout`: a token for scripts and programs, kept between calls."""
 
 import asyncio
 import json
@@ -7,11 +7,13 @@ import shlex
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from typing import Final, NoReturn
 
 import click
 
 from apivideo_auth import RateLimitedError, Token, TokenManager, TokenRejectedError
+from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth._manager import API_KEY_VARIABLE, BASE_URL_VARIABLE
 from apivideo_auth.cli._exits import ExitCode
 from apivideo_auth.cli._settings import Settings
@@ -97,3 +99,34 @@ def execute(arguments: tuple[str, ...], token: Token, base_url: str) -> NoReturn
     except OSError as error:
         click.echo(f"Error: cannot execute {arguments[0]}: {error.strerror}", err=True)
         sys.exit(ExitCode.NOT_EXECUTABLE)
+
+
+async def remaining(settings: Settings) -> float | None:
+    """Return how many seconds the stored token lives, or `None` if there is none. Raises `TokenStoreError`."""
+    async with settings.slot() as slot:
+        token = await slot.read()
+    return None if token is None else token.remaining
+
+
+async def forget(settings: Settings) -> None:
+    """Delete the record of the account. Raises `TokenStoreError`."""
+    async with settings.slot() as slot:
+        await slot.forget()
+
+
+def described(base_url: str, seconds: float | None, *, as_json: bool) -> str:
+    """Say whether a token is stored and how long it lives, to people or to programs."""
+    expires_at = None if seconds is None else datetime.fromtimestamp(SYSTEM_CLOCK.utc() + seconds, UTC)
+    if as_json:
+        return json.dumps(
+            {
+                "base_url": base_url,
+                "stored": seconds is not None,
+                "expires_at": None if expires_at is None else expires_at.isoformat(timespec="seconds"),
+                "expires_in": None if seconds is None else int(seconds),
+            }
+        )
+    if seconds is None:
+        return f"{base_url}: no token is stored"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{base_url}: the stored token expires in {minutes} min {rest} s, at {expires_at:%H:%M:%S} UTC"

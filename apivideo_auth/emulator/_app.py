@@ -1,4 +1,4 @@
-"""The aiohttp application: which path leads to which handler, and the middlewares around all of them."""
+"""The aiohttp application: the routes, and the middlewares around them."""
 
 import asyncio
 import logging
@@ -15,12 +15,11 @@ from aiohttp.typedefs import Handler
 from attrs import define, field
 
 from apivideo_auth._clock import Clock
-from apivideo_auth.emulator._auth import Account
+from apivideo_auth.emulator._account import Account
 from apivideo_auth.emulator._calls import Call, printable_path, record
 from apivideo_auth.emulator._faults import FaultPlan
 from apivideo_auth.emulator._limits import Kind, RateLimiter
-from apivideo_auth.emulator._payload import PAYLOAD_LIMIT
-from apivideo_auth.emulator._responses import Problem, Response, too_many_requests
+from apivideo_auth.emulator._messages import PAYLOAD_LIMIT, Problem, Response, too_many_requests
 from apivideo_auth.emulator._videos import Videos
 
 ANY_ORIGIN: Final = {
@@ -38,7 +37,7 @@ _logger: Final = logging.getLogger("apivideo_auth.emulator")
 
 @define(eq=False)
 class Service:
-    """The handlers, the state that they share, and `running`: the tasks of the requests that are not answered yet."""
+    """The handlers and their state. `running` has the tasks of the requests in progress."""
 
     account: Account
     videos: Videos
@@ -51,7 +50,7 @@ class Service:
     def application(self) -> web.Application:
         """Return the application. Its middlewares are listed from the outermost to the innermost."""
         app = web.Application(
-            middlewares=[self.record_calls, self.allow_any_origin, self.inject_faults, self.answer_errors],
+            middlewares=[self.record_calls, self.allow_any_origin, self.inject_faults, self.respond_to_errors],
             client_max_size=PAYLOAD_LIMIT,
         )
         app.add_routes(
@@ -68,7 +67,7 @@ class Service:
 
     @web.middleware
     async def record_calls(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Record each call before its response is sent. Lose the responses that a fault loses."""
+        """Record each call before its response is sent. If a fault loses the response, reset the connection instead."""
         arrived = self.clock.monotonic()
         task = asyncio.current_task()
         assert task is not None, "aiohttp runs handlers in tasks"
@@ -91,7 +90,7 @@ class Service:
 
     @web.middleware
     async def allow_any_origin(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer CORS preflights, and let the pages of any origin read all responses."""
+        """Respond to CORS preflights, and let the pages of any origin read all responses."""
         if request.method == "OPTIONS":
             # The requested names are repeated, since `*` does not cover Authorization.
             requested = request.headers.get("Access-Control-Request-Headers", "")
@@ -108,7 +107,7 @@ class Service:
 
     @web.middleware
     async def inject_faults(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let the fault that hits a request do its work, before or after the handler's."""
+        """Apply the fault that hits a request, if any, before the handler or after it."""
         fault = self.faults.hit(request.path)
         if fault is None:
             return await handler(request)
@@ -121,16 +120,16 @@ class Service:
         if fault.replaces_work:
             response = fault.replacement()
         else:
-            answer = await handler(request)
-            assert isinstance(answer, Response), "answer_errors returns nothing else"
-            response = answer
-            fault.spoil(response)
+            done = await handler(request)
+            assert isinstance(done, Response), "respond_to_errors returns nothing else"
+            response = done
+            fault.alter(response)
         response.fault = fault.name
         return response
 
     @web.middleware
-    async def answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer every exception in the API's form."""
+    async def respond_to_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Turn every exception into an error of the API."""
         try:
             return await handler(request)
         except Problem as problem:
@@ -151,7 +150,7 @@ class Service:
     def _resource(
         self, kind: Kind, work: Callable[[web.Request], Awaitable[Response]]
     ) -> Callable[[web.Request], Awaitable[Response]]:
-        """Return a handler that checks the authorization and the rate limit before it does the work of a resource."""
+        """Return a handler that checks the authorization and the rate limit before it does the work."""
 
         async def handler(request: web.Request) -> Response:
             generation = None

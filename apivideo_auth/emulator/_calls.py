@@ -1,22 +1,22 @@
-"""The record of the requests that an emulator has received. It contains no secret."""
+"""The requests that an emulator has received, without secrets."""
 
 from typing import Final, Literal
 
 from attrs import frozen
 
-Outcome = Literal[
+CallOutcome = Literal[
     "authenticated",  # an API key was accepted and a token issued
     "refreshed",  # a refresh token was accepted and a token issued
-    "refused",  # an API key or a refresh token was rejected
-    "served",  # a resource answered
-    "unauthorized",  # a resource answered 401
-    "limited",  # a resource answered 429
+    "rejected",  # an API key or a refresh token was rejected
+    "served",  # a resource was served
+    "unauthorized",  # a resource responded with 401
+    "limited",  # a resource responded with 429
     "invalid",  # the request was invalid
     "missing",  # the path or the video does not exist
     "preflight",  # a browser's CORS preflight
-    "faulted",  # a fault took the place of the work
+    "faulted",  # a fault was injected instead of doing the work
     "abandoned",  # the client disconnected before its request was complete
-    "failed",  # the emulator has a defect
+    "failed",  # a defect of the emulator
 ]
 
 _KEPT: Final = 100_000
@@ -31,9 +31,8 @@ class Call:
     - `at`: when the request arrived, in seconds of `Emulator.clock.monotonic()`.
     - `path`: the path without the query. Segments that may be secrets are masked.
     - `status`: the status of the response, None if none was sent.
-    - `outcome`: what the emulator did, also if the response was lost or altered by a fault.
-    - `generation`: the number, from 1, of the token that was issued, or else of the token that came with the request;
-      None if there was neither.
+    - `outcome`: what the emulator did, even if a fault altered the response or lost it.
+    - `generation`: the number, from 1, of the token that was issued, else of the token in the request, else None.
     - `fault`: the kind of the fault that hit the request, if any.
     """
 
@@ -41,7 +40,7 @@ class Call:
     method: str
     path: str
     status: int | None
-    outcome: Outcome
+    outcome: CallOutcome
     generation: int | None = None
     fault: str | None = None
 
@@ -54,7 +53,7 @@ def record(calls: list[Call], call: Call) -> None:
 
 
 def printable_path(path: str, api_key: str) -> str:
-    """Return a path without the API key or a token that a client may have put into it."""
+    """Return a path in which segments that may be the API key or a token are masked."""
     return "/".join(
         _MASK if len(segment) > _MAX_SEGMENT or api_key in segment else segment for segment in path.split("/")
     )

@@ -1,4 +1,4 @@
-"""The emulator: what a test starts, controls and inspects."""
+"""The emulator: the object that a test starts, controls and inspects."""
 
 import logging
 import socket
@@ -9,14 +9,12 @@ from aiohttp import web
 
 from apivideo_auth._clock import SYSTEM_CLOCK, Clock
 from apivideo_auth._secrets import masked
-from apivideo_auth._validation import check_instance, check_methods
+from apivideo_auth._validation import check_choice, check_instance, check_int, check_methods, check_number, check_text
+from apivideo_auth.emulator._account import Account, Tokens
 from apivideo_auth.emulator._app import Service
-from apivideo_auth.emulator._auth import Account
 from apivideo_auth.emulator._calls import Call
-from apivideo_auth.emulator._checks import check_choice, check_int, check_number, check_text
 from apivideo_auth.emulator._faults import Fault, FaultPlan
 from apivideo_auth.emulator._limits import RateLimiter, RateLimits
-from apivideo_auth.emulator._tokens import Tokens
 from apivideo_auth.emulator._videos import Videos
 
 DEFAULT_API_KEY: Final = "made-up-api-key-of-the-emulator"
@@ -164,7 +162,7 @@ class Emulator:
         self._faults.inject(*faults)
 
     def clear_faults(self) -> None:
-        """Remove all faults. Requests that a fault delays or lets hang go on so."""
+        """Remove all faults. Requests that a fault already delays or hangs are not affected."""
         self._faults.clear()
 
     async def start(self) -> None:
@@ -172,7 +170,7 @@ class Emulator:
         if self._runner is not None:
             raise RuntimeError("an emulator is started once; create another one")
         host, port = self._address
-        # One address, also if the name has more: each of them would get a free port of its own.
+        # One address, also if the name has more: each would get its own free port.
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         host = _WILDCARDS.get(host, host)
         self._url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"

@@ -1,25 +1,38 @@
-"""Faults: what goes wrong, which requests it hits, and what it does to a response."""
+"""Faults: failures that the emulator causes on demand, the requests that they hit, and their effect on a response."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from http import HTTPStatus
 from random import Random
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, cast
 
 from attrs import define, field, frozen
 from attrs.validators import deep_iterable, instance_of
 
-from apivideo_auth._validation import check_instance
-from apivideo_auth.emulator._checks import check_choice, check_headers, check_int, check_number, check_text, valid
-from apivideo_auth.emulator._responses import Problem, Response, too_many_requests
+from apivideo_auth._validation import check_choice, check_instance, check_int, check_number, check_text, valid
+from apivideo_auth.emulator._messages import Problem, Response, too_many_requests
 
 FaultName = Literal["delay", "hang", "status", "reset", "malformed", "omit", "override", "oversized", "redirect"]
-V = TypeVar("V")
+_T = TypeVar("_T")
 
+_HEADER_NAME: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _MALFORMED: Final = b'{"token_type": "Bearer", "expires_in": 36'
 _PADDING: Final = b" " * 65_536
+
+
+def _check_headers(name: str, value: object) -> None:
+    """Raise unless `value` maps names of HTTP headers to values that can be sent."""
+    check_instance(name, value, Mapping)
+    for header, text in cast("Mapping[object, object]", value).items():
+        if not isinstance(header, str) or not isinstance(text, str):
+            raise TypeError(f"{name} must be a mapping of strings")
+        if not _HEADER_NAME.fullmatch(header):
+            raise ValueError(f"{name}: {header!r} is not a valid header name")
+        if not (text.isascii() and text.isprintable()):
+            raise ValueError(f"{name}: the value of {header} must be printable ASCII")
 
 
 def _check_path(name: str, value: object) -> None:
@@ -28,7 +41,7 @@ def _check_path(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a path that begins with a slash, such as /auth/refresh, not {value!r}")
 
 
-def _copied(value: Mapping[str, V]) -> Mapping[str, V]:
+def _copied(value: Mapping[str, _T]) -> Mapping[str, _T]:
     return MappingProxyType(dict(value)) if isinstance(value, Mapping) else value
 
 
@@ -44,27 +57,27 @@ def _listed(value: str | Sequence[str]) -> tuple[str, ...]:
 
 @frozen(kw_only=True)
 class Fault:
-    """What goes wrong, on which requests, and how often.
+    """A failure that the emulator causes, with the requests that it hits and how often.
 
     - `on`: a path and everything below it: "/auth" (default: both endpoints), "/auth/refresh", "/videos", "/". A
       browser's CORS preflight is never hit.
     - `times`: the number of requests that are hit, 1 by default; None for all.
-    - `probability`: each request that the fault applies to is hit with this probability, drawn from a generator
+    - `probability`: each request that the fault applies to is hit with this probability, from a generator
       seeded with `seed`. Only hits count for `times`.
 
     A request is hit by one fault: the first injected one that applies to it. Exactly one kind of fault is given.
 
     With these kinds the server does **not** do the work, so no token is used or issued:
 
-    - `status`: answer this status with `headers` and `body` (text, bytes or a JSON object; by default an API error).
+    - `status`: respond with this status, `headers` and `body` (text, bytes or a JSON object; by default an API error).
     - `redirect`: redirect the client to this URL. `status` is 307 (default), 301, 302, 303 or 308.
-    - `hang`: never answer. The connection stays open until the client disconnects or the server closes.
+    - `hang`: never respond. The connection stays open until the client disconnects or the server closes.
     - `reset="before"`: reset the TCP connection.
 
     With these kinds the server does the work, and the client does not get a good response:
 
     - `reset="after"`: reset the TCP connection instead of sending the response, so that the response is lost.
-    - `malformed`: answer 200 with malformed JSON.
+    - `malformed`: respond with 200 and malformed JSON.
     - `omit`, `override`: leave fields out of a successful response, or replace them. Errors are sent unchanged.
     - `oversized`: make the body at least this many bytes long, with spaces in front of the document.
 
@@ -79,7 +92,7 @@ class Fault:
     delay: float = field(default=0.0, validator=valid(check_number))
     hang: bool = field(default=False, validator=valid(check_instance, bool))
     status: int | None = field(default=None, validator=valid(check_int, 200, 599, optional=True))
-    headers: Mapping[str, str] = field(factory=dict[str, str], converter=_copied, validator=valid(check_headers))
+    headers: Mapping[str, str] = field(factory=dict[str, str], converter=_copied, validator=valid(_check_headers))
     body: bytes | None = field(default=None, converter=_encoded, validator=valid(check_instance, bytes, optional=True))
     reset: Literal["before", "after"] | None = field(
         default=None, validator=valid(check_choice, ("before", "after"), optional=True)
@@ -100,7 +113,7 @@ class Fault:
         if not kinds and not self.delay:
             raise ValueError("a fault needs a kind: delay, hang, status, reset, malformed, ...")
         if self.redirect is not None:
-            check_headers("redirect", {"Location": self.redirect})
+            _check_headers("redirect", {"Location": self.redirect})
             check_choice("the status of a redirect", self.status or 307, _REDIRECTS)
         if (self.headers or self.body is not None) and kinds != ["status"]:
             raise ValueError("headers and body go with a status only")
@@ -112,7 +125,7 @@ class Fault:
 
     @property
     def replaces_work(self) -> bool:
-        """Whether the server does not do what the request asks for."""
+        """Whether the response is sent instead of doing the work."""
         return self.hang or self.status is not None or self.redirect is not None or self.reset == "before"
 
     def applies_to(self, path: str) -> bool:
@@ -121,7 +134,7 @@ class Fault:
         return path == prefix or path.startswith(f"{prefix}/")
 
     def replacement(self) -> Response:
-        """Return the response that takes the place of the work."""
+        """Return the response that is sent instead of doing the work."""
         if self.redirect is not None:
             return Response(b"{}", "faulted", status=self.status or 307, headers={"Location": self.redirect})
         if self.status is not None:
@@ -131,8 +144,8 @@ class Fault:
         response.lost = True
         return response
 
-    def spoil(self, response: Response) -> None:
-        """Change the response to the work that was done."""
+    def alter(self, response: Response) -> None:
+        """Alter the response after the work is done."""
         body = response.body
         assert isinstance(body, bytes)
         if self.reset is not None:
@@ -164,8 +177,8 @@ class Fault:
 
 
 @define
-class _Armed:
-    """A fault with hits left. It has a generator of its own, so that a seed gives the same hits each time."""
+class _InjectedFault:
+    """A fault with hits left, and its own generator, so that a seed gives the same hits each time."""
 
     fault: Fault
     random: Random
@@ -176,26 +189,26 @@ class _Armed:
 class FaultPlan:
     """The injected faults, in the order of their injection."""
 
-    _armed: list[_Armed] = field(factory=list[_Armed], init=False)
+    _injected: list[_InjectedFault] = field(factory=list[_InjectedFault], init=False)
 
     def inject(self, *faults: Fault) -> None:
         """Add faults after those that are there."""
         for fault in faults:
             check_instance("a fault", fault, Fault)
-        self._armed += [_Armed(fault, Random(fault.seed)) for fault in faults]  # noqa: S311  for tests, not for secrets
+        self._injected += [_InjectedFault(fault, Random(fault.seed)) for fault in faults]  # noqa: S311  for tests, not for secrets
 
     def clear(self) -> None:
         """Remove all faults."""
-        self._armed.clear()
+        self._injected.clear()
 
     def hit(self, path: str) -> Fault | None:
         """Return the fault that hits a request for `path`, if any, and count the hit."""
-        for armed in self._armed:
-            fault = armed.fault
-            if fault.applies_to(path) and armed.random.random() < fault.probability:
-                armed.hits += 1
-                if armed.hits == fault.times:
-                    self._armed.remove(armed)
+        for injected in self._injected:
+            fault = injected.fault
+            if fault.applies_to(path) and injected.random.random() < fault.probability:
+                injected.hits += 1
+                if injected.hits == fault.times:
+                    self._injected.remove(injected)
                 return fault
         return None
 

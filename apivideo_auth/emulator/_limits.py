@@ -6,7 +6,7 @@ from typing import ClassVar, Final, Literal
 
 from attrs import define, field, frozen
 
-from apivideo_auth.emulator._checks import check_choice, check_int, valid
+from apivideo_auth._validation import check_choice, check_int, valid
 
 Kind = Literal["uploads", "writes", "reads"]
 

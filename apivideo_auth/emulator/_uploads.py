@@ -7,7 +7,7 @@ from typing import Final, Literal
 from aiohttp import BodyPartReader, web
 from attrs import define, field, frozen
 
-from apivideo_auth.emulator._responses import Problem, malformed_request, too_large
+from apivideo_auth.emulator._messages import Problem, malformed_request, too_large
 
 FILE_LIMIT: Final = 200 * 2**20
 """The most bytes of a file that is uploaded whole."""
@@ -23,10 +23,10 @@ _BYTES: Final = re.compile(
 
 
 @frozen
-class Place:
-    """The place of a chunk in the file: parts or bytes `first` to `last`, both inclusive, counted from 0.
+class ChunkRange:
+    """Which part of the file a chunk is: parts or bytes `first` to `last`, both inclusive, counted from 0.
 
-    `total` is None as long as the client does not know how many there will be.
+    `total` is None as long as the client does not know the total.
     """
 
     unit: Literal["part", "bytes"]
@@ -35,8 +35,8 @@ class Place:
     total: int | None
 
 
-def parse_content_range(header: str | None) -> Place | None:
-    """Return the place that `part 2/3` or `bytes 0-99/250` means, None without a header. Raises a 400.
+def parse_content_range(header: str | None) -> ChunkRange | None:
+    """Return the range that `part 2/3` or `bytes 0-99/250` means; None without a header. Raises a 400.
 
     The total may be `*`.
     """
@@ -44,9 +44,9 @@ def parse_content_range(header: str | None) -> Place | None:
         return None
     if part := _PART.fullmatch(header):
         number = int(part[1]) - 1
-        return Place("part", number, number, _total(part[2]))
+        return ChunkRange("part", number, number, _total(part[2]))
     if span := _BYTES.fullmatch(header):
-        return Place("bytes", int(span[1]), int(span[2]), _total(span[3]))
+        return ChunkRange("bytes", int(span[1]), int(span[2]), _total(span[3]))
     raise _range_problem("malformed", "The Content-Range header is malformed.")
 
 
@@ -59,31 +59,31 @@ class Upload:
     _total: int | None = field(default=None, init=False)
     _received: list[tuple[int, int]] = field(factory=list[tuple[int, int]], init=False)
 
-    def add(self, place: Place | None, size: int) -> None:
-        """Add a chunk of `size` bytes, or the whole file if `place` is None.
+    def add(self, chunk: ChunkRange | None, size: int) -> None:
+        """Add a chunk of `size` bytes, or the whole file if `chunk` is None.
 
         Raises a 400 if the chunk is rejected. A rejected chunk changes nothing.
         """
         if self.complete:
             raise Problem(400, "video-source-already-uploaded", "The source of the video is already uploaded.")
-        if self._unit is not None and (place is None or place.unit != self._unit):
+        if self._unit is not None and (chunk is None or chunk.unit != self._unit):
             raise _range_problem(f"started-with-{self._unit}", f"The upload was started with {self._unit} ranges.")
-        if place is None:
+        if chunk is None:
             self.complete = True
             return
-        total = self._total if place.total is None else place.total
-        received = sorted([*self._received, (place.first, place.last)])
-        self._check(place, size, total, received)
-        self._unit, self._total, self._received = place.unit, total, received
+        total = self._total if chunk.total is None else chunk.total
+        received = sorted([*self._received, (chunk.first, chunk.last)])
+        self._check(chunk, size, total, received)
+        self._unit, self._total, self._received = chunk.unit, total, received
         self.complete = sum(last - first + 1 for first, last in received) == total
 
-    def _check(self, place: Place, size: int, total: int | None, received: list[tuple[int, int]]) -> None:
+    def _check(self, chunk: ChunkRange, size: int, total: int | None, received: list[tuple[int, int]]) -> None:
         differs = self._total is not None and self._total != total
         too_high = total is not None and received[-1][1] >= total
         overlaps = any(after[0] <= before[1] for before, after in pairwise(received))
-        if place.unit == "part":
+        if chunk.unit == "part":
             checks = [
-                (place.first < 0, "part-zero", "The first part is part 1."),
+                (chunk.first < 0, "part-zero", "The first part is part 1."),
                 (differs, "different-total-parts", "The total number of parts differs from that of earlier parts."),
                 (overlaps, "part-already-sent", "The part was already sent."),
                 (too_high, "part-too-high-total", "The part is higher than the total number of parts."),
@@ -91,21 +91,21 @@ class Upload:
         else:
             mismatch = "The range does not match the uploaded bytes."
             checks = [
-                (place.first > place.last, "from-byte-too-high", "The first byte is higher than the last byte."),
+                (chunk.first > chunk.last, "from-byte-too-high", "The first byte is higher than the last byte."),
                 (differs, "range-mismatch", mismatch),
                 (too_high, "to-byte-too-high-total", "The last byte is higher than the total number of bytes."),
-                (place.last - place.first + 1 != size, "range-mismatch", mismatch),
+                (chunk.last - chunk.first + 1 != size, "range-mismatch", mismatch),
                 (overlaps, "range-overlap", "The range overlaps an earlier one."),
             ]
         for is_wrong, slug, title in checks:
             if is_wrong:
-                raise _range_problem(f"by-{place.unit}-{slug}", title)
+                raise _range_problem(f"by-{chunk.unit}-{slug}", title)
 
 
 async def count_file(request: web.Request, limit: int) -> int:
     """Return the number of bytes of the uploaded file: the first part of the multipart body that has a filename.
 
-    Raises a 400, or a 413 if there are more than `limit`. What follows the file is not read.
+    Raises a 400, or a 413 if there are more than `limit`. The rest of the body is not read.
     """
     try:
         part = await _find_file(request)

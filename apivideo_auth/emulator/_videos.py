@@ -10,8 +10,15 @@ from aiohttp import web
 from attrs import define, field
 
 from apivideo_auth._clock import Clock
-from apivideo_auth.emulator._payload import Payload, attribute, read_payload, required_text
-from apivideo_auth.emulator._responses import Problem, Response, invalid_attribute
+from apivideo_auth.emulator._messages import (
+    Payload,
+    Problem,
+    Response,
+    attribute,
+    invalid_attribute,
+    read_payload,
+    required_text,
+)
 from apivideo_auth.emulator._uploads import CHUNK_LIMIT, FILE_LIMIT, Upload, count_file, parse_content_range
 
 _DEFAULT_PAGE_SIZE: Final = 25
@@ -22,7 +29,7 @@ _NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 @define
 class Video:
-    """A video as the API shows it, and what has arrived of its source."""
+    """A video as the API shows it, and the part of its source that has arrived."""
 
     document: dict[str, object]
     upload: Upload = field(factory=Upload)
@@ -30,7 +37,7 @@ class Video:
 
 @define(eq=False)
 class Videos:
-    """All videos of the account, by their ids. `url` is the emulator's."""
+    """All videos of the account, by id. `url` is the emulator's."""
 
     url: str
     clock: Clock
@@ -70,8 +77,8 @@ class Videos:
         Chunks may be smaller than api.video's minimum of 5 MiB, so that tests need no large files.
         """
         video = self._find(request)
-        place = parse_content_range(request.headers.get("Content-Range"))
-        video.upload.add(place, await count_file(request, FILE_LIMIT if place is None else CHUNK_LIMIT))
+        chunk = parse_content_range(request.headers.get("Content-Range"))
+        video.upload.add(chunk, await count_file(request, FILE_LIMIT if chunk is None else CHUNK_LIMIT))
         video.document["updatedAt"] = self._now()
         return Response(video.document, "served", status=201)
 
@@ -109,7 +116,7 @@ class Videos:
 
 
 def _details(payload: Payload) -> dict[str, object]:
-    """Return what the client says about a new video. What has no value is left out. Raises a 400."""
+    """Return the attributes that the client gives a new video. Those without a value are left out. Raises a 400."""
     title = required_text(payload, "title")
     texts = {name: attribute(payload, name, str) for name in ("description", "playerId")}
     flags = {"public": True, "panoramic": False, "mp4Support": True}

@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Final, Protocol, runtime_checkable
 
@@ -16,8 +16,8 @@ POLL_GROWTH: Final = 1.5
 class Slot(Protocol):
     """The record of one account in a store, as one worker sees it.
 
-    Every method may raise `TokenStoreError`, and must not wait for anything but the store itself. An event that is sent
-    again has the same effect as once.
+    Every method may raise `TokenStoreError`, and must not wait for anything but the store itself. Operations
+    are idempotent: repeating an event changes nothing.
     """
 
     async def read(self) -> SharedToken | None:
@@ -45,7 +45,7 @@ class Slot(Protocol):
         ...
 
     async def close(self) -> None:
-        """Release the slot. The last slot to close closes what the store opened itself."""
+        """Close the slot. The last slot to close closes what the store opened itself."""
         ...
 
 
@@ -76,22 +76,19 @@ class Waiters:
 
     def __init__(self) -> None:
         self.wakes = 0
-        # A dict, so that they are woken in the order in which they came.
-        self._events: dict[asyncio.Event, None] = {}
+        # Set once by `wake`, which puts a new one in its place.
+        self._next_wake = asyncio.Event()
 
     def wake(self) -> None:
         """End every call of `wait` and `poll`."""
         self.wakes += 1
-        for event in self._events:
-            event.set()
+        self._next_wake.set()
+        self._next_wake = asyncio.Event()
 
     async def wait(self, timeout: float, *, since: int | None = None) -> None:
         """Return after `wake`, or after `timeout` seconds; at once if `wakes` is no longer `since`."""
-        if since is not None and self.wakes != since:
-            return
-        with self._registered() as woken, suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await woken.wait()
+        if since is None or self.wakes == since:
+            await _wait_for(self._next_wake, timeout)
 
     async def poll(
         self, timeout: float, has_changed: Callable[[], Awaitable[bool]], *, interval: float, max_interval: float
@@ -101,25 +98,21 @@ class Waiters:
         `has_changed` is called first after `interval` seconds, then after longer and longer ones up to `max_interval`.
         Each is shorter or longer by up to a quarter, at random, so that workers do not poll at the same moment.
         """
-        with self._registered() as woken, suppress(TimeoutError):
+        # The same event all the time: it is set as well if `wake` comes while `has_changed` runs.
+        wake = self._next_wake
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while True:
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(interval * random.uniform(0.75, 1.25)):  # noqa: S311  not a secret
-                            await woken.wait()
-                    if woken.is_set() or await has_changed():
+                    await _wait_for(wake, interval * random.uniform(0.75, 1.25))  # noqa: S311  not a secret
+                    if wake.is_set() or await has_changed():
                         return
                     interval = min(interval * POLL_GROWTH, max_interval)
 
-    @contextmanager
-    def _registered(self) -> Generator[asyncio.Event]:
-        # An event for each call: it is set as well if `wake` comes while `has_changed` runs.
-        event = asyncio.Event()
-        self._events[event] = None
-        try:
-            yield event
-        finally:
-            del self._events[event]
+
+async def _wait_for(event: asyncio.Event, timeout: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            await event.wait()
 
 
 def require_packages(user: str, extra: str, *packages: str) -> None:

@@ -45,7 +45,7 @@ class CircuitBreaker:
         return not count.failures or self._now() >= count.retry_at
 
     def allow_now(self) -> None:
-        """End the backoff: the store has shown a sign of life, or the backoff is over."""
+        """End the backoff: another worker's commit shows that the store works, or the backoff is over."""
         self._reads.retry_at = self._writes.retry_at = self._now()
 
     def on_failure(self, cause: str, *, write: bool) -> float:

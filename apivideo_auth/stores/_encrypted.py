@@ -59,11 +59,9 @@ def open_slot(  # noqa: PLR0913  they belong together, and are keywords
     Raises `ImportError` if encryption is needed and the package cryptography is missing.
     """
     account = account_name(base_url, api_key)
-    if not store.needs_encryption:
-        return store.open(account, clock=clock, on_commit=on_commit, on_damage=on_damage)
-    cipher = Cipher(api_key, account)
+    cipher = Cipher(api_key, account) if store.needs_encryption else None
     slot = store.open(account, clock=clock, on_commit=on_commit, on_damage=on_damage)
-    return EncryptedSlot(slot, cipher, on_damage=on_damage)
+    return slot if cipher is None else EncryptedSlot(slot, cipher, on_damage=on_damage)
 
 
 class Cipher:
@@ -178,7 +176,7 @@ class EncryptedSlot:
         await self._slot.forget()
 
     async def close(self) -> None:
-        """Release the slot."""
+        """Close the slot."""
         await self._slot.close()
 
     def _encrypted_refresh(self, refresh: bytes | None) -> bytes | None:

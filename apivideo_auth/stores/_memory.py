@@ -57,19 +57,19 @@ class MemorySlot:
         self.waiters = Waiters()
         self._shared = shared
         self._now = clock.monotonic
-        # `changed` must not miss a change between the last answer and its own call.
-        self._seen = 0
+        # So that `changed` does not miss a change between the last answer and its own call.
+        self._wakes_seen = 0
         shared.slots.append(self)
 
     async def read(self) -> SharedToken | None:
         """Return the record's token, if it still lives."""
-        self._seen = self.waiters.wakes
+        self._wakes_seen = self.waiters.wakes
         return _record.shared_token(self._shared.record, self._now())
 
     async def claim(self, event: Claim) -> ClaimAnswer:
         """Ask for the right to renew."""
         self.loop = asyncio.get_running_loop()
-        self._seen = self.waiters.wakes
+        self._wakes_seen = self.waiters.wakes
         self._shared.record, answer = _record.claim(self._shared.record, event, self._now())
         return answer
 
@@ -91,7 +91,7 @@ class MemorySlot:
 
     async def changed(self, timeout: float) -> None:
         """Return after a commit or release, or after `timeout` seconds."""
-        await self.waiters.wait(timeout, since=self._seen)
+        await self.waiters.wait(timeout, since=self._wakes_seen)
 
     async def forget(self) -> None:
         """Delete the record."""

@@ -14,6 +14,7 @@ from apivideo_auth._record import (
     ClaimAnswer,
     Commit,
     EndAnswer,
+    Event,
     Granted,
     Record,
     Release,
@@ -34,7 +35,7 @@ class PrivateRecord:
     """
 
     record: Record = field(default=EMPTY, repr=False)
-    unconfirmed: Claim | Commit | Release | None = field(default=None, repr=False)
+    unconfirmed: Event | None = field(default=None, repr=False)
     # Fingerprints of the refresh tokens that were sent, and the newest commit that was seen, on the store's clock.
     _sent: deque[str] = field(factory=lambda: deque[str](maxlen=MAX_REMEMBERED), repr=False, init=False)
     _newest: float = field(default=NEVER, init=False)
@@ -53,18 +54,16 @@ class PrivateRecord:
         # A commit of the private record says nothing about those of the store.
         return evolve(answer, committed_at=None) if isinstance(answer, Granted) else answer
 
-    def commit(self, event: Commit, now: float) -> EndAnswer:
-        """Commit to the private record."""
-        self.record, answer = _record.commit(self.record, event, now)
-        return answer
-
-    def release(self, event: Release, now: float) -> EndAnswer:
-        """Release a claim of the private record."""
-        self.record, answer = _record.release(self.record, event, now)
+    def end(self, event: Commit | Release, now: float) -> EndAnswer:
+        """End a claim of the private record."""
+        if isinstance(event, Commit):
+            self.record, answer = _record.commit(self.record, event, now)
+        else:
+            self.record, answer = _record.release(self.record, event, now)
         return answer
 
     def take_over(self, claim_id: str, now: float) -> None:
-        """Carry a claim of the store, which was lost in the middle of a renewal."""
+        """Put the store's claim into the private record, so that the renewal can end there."""
         self.record = evolve(self.record, claim_id=claim_id, claimed_at=now, claim_until=now + MAX_LEASE)
 
     def take_refresh(self) -> SecretBytes | None:
@@ -73,29 +72,31 @@ class PrivateRecord:
         self.record = evolve(self.record, refresh=None)
         return None if refresh is None else SecretBytes(refresh)
 
-    def note_token(self, token: SharedToken) -> None:
-        """Remember a commit of the store."""
-        self._newest = max(self._newest, token.committed_at)
+    def note_commit(self, committed_at: float | None) -> None:
+        """Remember a commit of the store, this worker's own or another's."""
+        if committed_at is not None:
+            self._newest = max(self._newest, committed_at)
 
     def use_refresh(self, granted: Granted) -> Granted:
         """Remember that the refresh token is sent; take it away if it was sent before, or is known to be an old one.
 
         A store may restore an old record, and a refresh token may be sent only once.
         """
+        is_old = granted.committed_at is not None and granted.committed_at < self._newest
+        self.note_commit(granted.committed_at)
         if granted.refresh is None:
             return granted
-        mark = _mark(granted.refresh)
-        is_old = granted.committed_at is not None and granted.committed_at < self._newest
-        if is_old or mark in self._sent:
+        sent = _fingerprint(granted.refresh)
+        if is_old or sent in self._sent:
             return evolve(granted, refresh=None)
-        self._sent.append(mark)
+        self._sent.append(sent)
         return granted
 
     def give_back(self, refresh: bytes | None) -> None:
         """Remember that the refresh token was not used."""
-        if refresh is not None and (mark := _mark(refresh)) in self._sent:
-            self._sent.remove(mark)
+        if refresh is not None and (sent := _fingerprint(refresh)) in self._sent:
+            self._sent.remove(sent)
 
 
-def _mark(refresh: bytes) -> str:
+def _fingerprint(refresh: bytes) -> str:
     return fingerprint(refresh.decode("utf-8", "replace"))

@@ -36,8 +36,8 @@ async def test_each_call_is_recorded(session: aiohttp.ClientSession) -> None:
         assert server.calls == [
             Call(5.0, "POST", "/auth/api-key", 200, "authenticated", 1),
             Call(6.0, "POST", "/auth/refresh", 200, "refreshed", 2),
-            Call(6.0, "POST", "/auth/refresh", 400, "refused", 1),
-            Call(6.0, "POST", "/auth/refresh", 400, "refused", None),
+            Call(6.0, "POST", "/auth/refresh", 400, "rejected", 1),
+            Call(6.0, "POST", "/auth/refresh", 400, "rejected", None),
             Call(6.0, "GET", "/videos", 200, "served", 2),
             Call(6.0, "GET", "/videos/x", 404, "missing", 1),
             Call(6.0, "GET", "/videos", 401, "unauthorized", None),

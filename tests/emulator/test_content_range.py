@@ -2,23 +2,23 @@
 
 import pytest
 
-from apivideo_auth.emulator._responses import Problem
-from apivideo_auth.emulator._uploads import Place, parse_content_range
+from apivideo_auth.emulator._messages import Problem
+from apivideo_auth.emulator._uploads import ChunkRange, parse_content_range
 
 
 @pytest.mark.parametrize(
     ("header", "place"),
     [
         (None, None),
-        ("part 1/1", Place("part", 0, 0, 1)),
-        ("part 2/3", Place("part", 1, 1, 3)),
-        ("part 7/*", Place("part", 6, 6, None)),
-        ("Part  3 / 4 ", Place("part", 2, 2, 4)),
-        ("part 0/0", Place("part", -1, -1, 0)),
-        ("bytes 0-99/250", Place("bytes", 0, 99, 250)),
-        ("bytes 5-5/*", Place("bytes", 5, 5, None)),
-        ("BYTES 0 - 1 / 2", Place("bytes", 0, 1, 2)),
-        ("bytes 9-1/0", Place("bytes", 9, 1, 0)),
+        ("part 1/1", ChunkRange("part", 0, 0, 1)),
+        ("part 2/3", ChunkRange("part", 1, 1, 3)),
+        ("part 7/*", ChunkRange("part", 6, 6, None)),
+        ("Part  3 / 4 ", ChunkRange("part", 2, 2, 4)),
+        ("part 0/0", ChunkRange("part", -1, -1, 0)),
+        ("bytes 0-99/250", ChunkRange("bytes", 0, 99, 250)),
+        ("bytes 5-5/*", ChunkRange("bytes", 5, 5, None)),
+        ("BYTES 0 - 1 / 2", ChunkRange("bytes", 0, 1, 2)),
+        ("bytes 9-1/0", ChunkRange("bytes", 9, 1, 0)),
     ],
 )
 def test_both_forms_are_read(header: str | None, place: object) -> None:

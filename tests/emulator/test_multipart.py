@@ -9,7 +9,7 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from apivideo_auth.emulator._responses import Problem
+from apivideo_auth.emulator._messages import Problem
 from apivideo_auth.emulator._uploads import count_file
 from tests.emulator.properties import repeatable
 

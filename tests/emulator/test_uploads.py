@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from apivideo_auth.emulator import _videos
-from apivideo_auth.emulator._responses import Problem
+from apivideo_auth.emulator._messages import Problem
 from apivideo_auth.emulator._uploads import Upload, parse_content_range
 from tests.emulator.client import Client
 
@@ -102,12 +102,14 @@ async def test_every_answer_is_the_video_or_the_problem(
         assert (last.status, last.slug) == (400, outcome)
 
 
-@pytest.mark.parametrize("refused", ["part 1/2", "part 0/2", "part 3/2", "part 2/3", "bytes 0-9/20", "nonsense", WHOLE])
-async def test_a_refused_chunk_leaves_the_video_usable(client: Client, refused: str | None) -> None:
+@pytest.mark.parametrize(
+    "rejected", ["part 1/2", "part 0/2", "part 3/2", "part 2/3", "bytes 0-9/20", "nonsense", WHOLE]
+)
+async def test_a_rejected_chunk_leaves_the_video_usable(client: Client, rejected: str | None) -> None:
     """After a rejected chunk the missing ones are accepted as if nothing had happened."""
     video_id = await client.video()
     await client.upload(video_id, b"x", "part 1/2")
-    assert (await client.upload(video_id, b"x", refused)).status == 400
+    assert (await client.upload(video_id, b"x", rejected)).status == 400
     assert (await client.upload(video_id, b"x", "part 2/2")).status == 201
     assert (await client.upload(video_id, b"x", "part 2/2")).slug == "video-source-already-uploaded"
 
@@ -139,7 +141,7 @@ async def test_the_field_may_have_any_name(client: Client, name: str) -> None:
         (b"--b\r\n\r\nvi0\r\n--b--", "multipart/form-data; boundary=b"),
     ],
 )
-async def test_an_upload_without_a_file_is_refused(client: Client, data: bytes, content_type: str | None) -> None:
+async def test_an_upload_without_a_file_is_rejected(client: Client, data: bytes, content_type: str | None) -> None:
     """A body without a file is a 400 that says so."""
     video_id = await client.video()
     headers = {} if content_type is None else {"Content-Type": content_type}
@@ -162,7 +164,7 @@ async def test_an_upload_without_a_boundary_is_rejected(client: Client, data: by
 
 
 @pytest.mark.parametrize(("place", "limit"), [(None, "FILE_LIMIT"), ("part 1/2", "CHUNK_LIMIT")])
-async def test_a_file_that_is_too_large_is_refused(
+async def test_a_file_that_is_too_large_is_rejected(
     client: Client, monkeypatch: pytest.MonkeyPatch, place: str | None, limit: str
 ) -> None:
     """A whole file, and a chunk, may have as many bytes as their limits say and not one more."""

@@ -237,7 +237,7 @@ def _request(worker: Worker, ended: int) -> RenewalRequest:
         access=f"a{worker.token}" if usable else None,
         remaining=_remaining(worker.token, ended) if usable else None,
         rejected=worker.reason != "" and usable,
-        throttled=worker.reason == "401" and usable,
+        may_be_throttled=worker.reason == "401" and usable,
     )
 
 

@@ -153,11 +153,9 @@ def replay(request: RenewalRequest, *replies: Reply) -> Replayed:
     environment = _Environment([*replies])
     renewer = Renewer(
         slot=environment,
-        is_shared=True,
         api=environment,
         call_timeout=POLICY.attempt_timeout,
         credentials=AuthenticatePayload("made-up-api-key"),
-        policy=POLICY,
         clock=environment.clock,
         jitter=lambda: 0.5,
     )

@@ -50,7 +50,7 @@ def claim_held_for_ever(record: Record, event: Claim, now: float) -> tuple[Recor
 
 def claim_without_throttle(record: Record, event: Claim, now: float) -> tuple[Record, Any]:
     """Grant every claim because of a 401."""
-    return _record.claim(record, evolve(event, throttled=False), now)
+    return _record.claim(record, evolve(event, may_be_throttled=False), now)
 
 
 def commit_of_anybody(record: Record, event: Commit, now: float) -> tuple[Record, Any]:

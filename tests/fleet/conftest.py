@@ -1,4 +1,4 @@
-"""Servers of the tests' own, and scenarios that run side by side."""
+"""Redis servers for the tests, and scenarios that run at the same time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -33,7 +33,7 @@ def module_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Outcomes:
-    """What came of scenarios that had nothing to do with each other, and so ran at the same time."""
+    """The outcomes of independent scenarios, which ran at the same time."""
 
     def __init__(self, scenarios: Scenarios) -> None:
         self._outcomes = asyncio.run(self._run(scenarios))
@@ -44,7 +44,7 @@ class Outcomes:
         return dict(zip(scenarios, outcomes, strict=True))
 
     def __getitem__(self, name: str) -> Any:
-        """Return what came of a scenario, or raise what ended it."""
+        """Return the outcome of a scenario, or raise its exception."""
         outcome = self._outcomes[name]
         if isinstance(outcome, BaseException):
             raise outcome

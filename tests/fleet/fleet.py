@@ -1,4 +1,4 @@
-"""Workers that are processes, an api.video in the test's own, and what they tell."""
+"""Worker processes on an emulator in the test's process, and what they report."""
 
 import asyncio
 import json
@@ -16,10 +16,10 @@ from apivideo_auth.emulator._calls import Call
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("worker.py")
-PATIENCE = 60.0
-"""Seconds that a test waits for what has to come; only a defect makes it wait so long."""
-UNHURRIED = 4.0
-"""Seconds for an operation of the store, where a machine that is short of breath must not pass for a lost store."""
+TIMEOUT = 60.0
+"""Seconds that a test waits for an event; only a defect makes it wait so long."""
+LONG_OPERATION_TIMEOUT = 4.0
+"""Seconds for an operation of the store, so that a slow machine does not look like a store that is down."""
 
 
 class Worker:
@@ -28,9 +28,9 @@ class Worker:
     def __init__(self, process: asyncio.subprocess.Process, release: int) -> None:
         self._process = process
         self._release = release
-        self._news = asyncio.Event()
-        self._hearing = asyncio.create_task(self._hear())
-        self.told: list[dict[str, Any]] = []
+        self._report_arrived = asyncio.Event()
+        self._reading = asyncio.create_task(self._read_reports())
+        self.reports: list[dict[str, Any]] = []
 
     @classmethod
     async def start(cls, server: Emulator, store: str, plan: dict[str, Any]) -> Self:
@@ -57,79 +57,79 @@ class Worker:
         os.close(waits)
         return cls(process, release)
 
-    async def _hear(self) -> None:
+    async def _read_reports(self) -> None:
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
-            self.told.append(json.loads(line))
-            self._news.set()
+            self.reports.append(json.loads(line))
+            self._report_arrived.set()
 
-    def heard(self, word: str) -> list[dict[str, Any]]:
-        """Return what it told under this word."""
-        return [told for told in self.told if told["told"] == word]
+    def reported(self, kind: str) -> list[dict[str, Any]]:
+        """Return its reports of a kind."""
+        return [report for report in self.reports if report["kind"] == kind]
 
-    async def hears(self, word: str, number: int = 1) -> dict[str, Any]:
-        """Return what it tells under this word for the so-manieth time, when it has."""
-        async with asyncio.timeout(PATIENCE):
-            while len(self.heard(word)) < number:
-                self._news.clear()
-                if self._hearing.done():
+    async def wait_for(self, kind: str, number: int = 1) -> dict[str, Any]:
+        """Wait for its report of a kind, or for the `number`-th one, and return it."""
+        async with asyncio.timeout(TIMEOUT):
+            while len(self.reported(kind)) < number:
+                self._report_arrived.clear()
+                if self._reading.done():
                     assert self._process.stderr is not None
                     raise AssertionError(f"the worker ended: {(await self._process.stderr.read()).decode()}")
-                news = asyncio.create_task(self._news.wait())
-                await asyncio.wait({news, self._hearing}, return_when=asyncio.FIRST_COMPLETED)
-                news.cancel()
-        return self.heard(word)[number - 1]
+                arrived = asyncio.create_task(self._report_arrived.wait())
+                await asyncio.wait({arrived, self._reading}, return_when=asyncio.FIRST_COMPLETED)
+                arrived.cancel()
+        return self.reported(kind)[number - 1]
 
     def order(self, do: str, **more: Any) -> None:
-        """Tell it what to do."""
+        """Send it an order."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": do, **more}).encode() + b"\n")
 
     async def report(self) -> dict[str, Any]:
-        """Return what its callers saw so far."""
-        number = len(self.heard("report")) + 1
+        """Return what its callers have seen so far."""
+        number = len(self.reported("report")) + 1
         self.order("report")
-        return await self.hears("report", number)
+        return await self.wait_for("report", number)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self._process.send_signal(number)
 
     def release(self) -> None:
-        """Let it go on from its trap."""
+        """Let it continue from its trap."""
         os.write(self._release, b".")
 
     async def kill(self) -> None:
-        """Kill it, and return when it is gone."""
+        """Kill it, and wait until it has ended."""
         self._process.kill()
         assert await self._process.wait() == -signal.SIGKILL
-        await self._hearing
+        await self._reading
 
     async def end(self) -> dict[str, Any] | None:
-        """Let it end, and return what its callers saw; None if it was killed."""
+        """End it, and return what its callers saw; `None` if it was killed."""
         os.close(self._release)
         if self._process.returncode is not None:
             return None
         self.order("end")
-        ended = await self.hears("ended")
+        ended = await self.wait_for("ended")
         assert self._process.stderr is not None
         errors = await self._process.stderr.read()
         assert (await self._process.wait(), errors.decode()) == (0, "")
-        await self._hearing
+        await self._reading
         return ended
 
     async def destroy(self) -> None:
-        """Leave nothing of it."""
+        """Kill it if it still runs."""
         if self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
-        await self._hearing
-        # The transport closes in the next round of the loop; a test must not end before it.
+        await self._reading
+        # The transport closes in the next iteration of the loop, and the test must not end before that.
         await asyncio.sleep(0)
 
 
 class Fleet:
-    """Some workers of one account."""
+    """Workers of one account."""
 
     def __init__(self, server: Emulator, store: str) -> None:
         self.server = server
@@ -147,59 +147,59 @@ class Fleet:
             await worker.destroy()
 
     async def add(self, number: int = 1, **plan: Any) -> list[Worker]:
-        """Start workers, and return them when they are ready."""
+        """Start workers, and wait until they are ready."""
         added = [await Worker.start(self.server, self.store, plan) for _ in range(number)]
         self.workers += added
         for worker in added:
-            await worker.hears("ready")
+            await worker.wait_for("ready")
         return added
 
     def order(self, do: str, **more: Any) -> None:
-        """Tell all what to do."""
+        """Send all an order."""
         for worker in self.workers:
             worker.order(do, **more)
 
     async def end(self) -> None:
-        """Let all end."""
+        """End all."""
         ended = await asyncio.gather(*(worker.end() for worker in self.workers))
         self.figures = [figures for figures in ended if figures is not None]
 
     async def agree(self) -> None:
-        """Return when the callers of all workers are served the same token."""
-        async with asyncio.timeout(PATIENCE):
+        """Wait until the callers of all workers get the same token."""
+        async with asyncio.timeout(TIMEOUT):
             served: set[str | None] = {None}
             while None in served or len(served) > 1:
                 await asyncio.sleep(0.1)
                 served = {(await worker.report())["token"] for worker in self.workers}
 
-    # What is asserted of them.
+    # What tests assert.
 
     @property
     def refresh_tokens(self) -> list[str]:
-        """The refresh tokens that went out, of workers that were killed too."""
-        return [told["token"] for worker in self.workers for told in worker.heard("refresh")]
+        """The fingerprints of the refresh tokens that were sent, also by workers that were killed."""
+        return [report["token"] for worker in self.workers for report in worker.reported("refresh")]
 
     @property
     def failures(self) -> list[str]:
-        """What callers saw go wrong."""
+        """The failures that callers saw."""
         return [why for figures in self.figures for why in figures["failed"] + figures["no_token"]]
 
     @property
     def longest_wait(self) -> float:
-        """Seconds that a call of `get_token` took, at the most."""
+        """The longest time that a call of `get_token` took, in seconds."""
         return max(figures["longest_wait"] for figures in self.figures)
 
     @property
     def requests(self) -> int:
-        """How many requests the workers made that were not killed."""
+        """The number of requests of the workers that were not killed."""
         return sum(figures["requests"] for figures in self.figures)
 
-    def count(self, word: str) -> int:
-        """Return how often the workers told something."""
-        return sum(len(worker.heard(word)) for worker in self.workers)
+    def count(self, kind: str) -> int:
+        """Return the number of reports of a kind."""
+        return sum(len(worker.reported(kind)) for worker in self.workers)
 
     def show(self, what: str) -> None:
-        """Write down the figures of a run, for those who read the tests' output (pytest -rA, or -s)."""
+        """Print the figures of a run; pytest shows them with -rA or -s."""
         outcomes = Counter(call.outcome for call in self.server.calls if call.path == "/videos")
         paths = Counter(call.path for call in auth_calls(self.server))
         sys.stdout.write(
@@ -215,7 +215,7 @@ def auth_calls(server: Emulator) -> list[Call]:
 
 
 async def eventually(condition: Callable[[], object]) -> None:
-    """Return when this has become true."""
-    async with asyncio.timeout(PATIENCE):
+    """Wait until a condition is true."""
+    async with asyncio.timeout(TIMEOUT):
         while not condition():  # noqa: ASYNC110  the other side is a process
             await asyncio.sleep(0.01)

@@ -3,9 +3,10 @@
     python -m tests.fleet.scale [WORKERS…]
 
 The managers are real. The endpoints are simulated, with tokens of an hour, and so is the store: a `MemoryStore` behind
-the protocol of a `RedisStore`. Each operation is one command; a commit is told to everybody by a subscription, which an
-outage cuts and which is then made again; who waits for a renewal looks at growing intervals. Not counted are PUBLISH,
-which the script of a commit does itself, and what a subscription costs: SUBSCRIBE, and a PING after five quiet minutes.
+the protocol of a `RedisStore`. Each operation is one command. A commit is pushed to every worker by a subscription; an
+outage cuts it, and it is made again. A worker that waits for a renewal polls at growing intervals. Not counted are
+PUBLISH, which the script of a commit does itself, and the cost of a subscription: SUBSCRIBE, and a PING after five
+quiet minutes.
 
 Each fleet runs twice. The second time its store fails six times for five minutes, in turn: it is down, it hangs, it is
 down and comes back empty. The last outage is at the worst moment, from before the first worker is to renew until after
@@ -119,7 +120,7 @@ class Slot:
         return await self._command("release", lambda: self.inner.release(event))
 
     async def changed(self, wait: float) -> None:
-        """Wait to be told, and look meanwhile, as a `RedisSlot` does."""
+        """Wait for a commit, and poll meanwhile, as a `RedisSlot` does."""
         pause, waiting = POLL_INTERVAL, asyncio.create_task(self.inner.changed(wait))
         try:
             while not waiting.done():
@@ -197,7 +198,7 @@ async def _outages(server: Server) -> None:
         await asyncio.sleep(max(0.0, FIRST_OUTAGE + number * BETWEEN_OUTAGES - loop.time()))
         await server.fail(FAULTS[number % len(FAULTS)])
     await asyncio.sleep(WORST_AFTER - loop.time())
-    # Polled, since a record that has just been renewed does not tell.
+    # Polled, because nothing announces that a record was renewed.
     while not 0 < server.committed_at + WORST_FROM * HOUR - loop.time() < ASK_EVERY:  # noqa: ASYNC110  as above
         await asyncio.sleep(60)
     await asyncio.sleep(server.committed_at + WORST_FROM * HOUR - loop.time())

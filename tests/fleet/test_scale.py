@@ -1,18 +1,18 @@
-"""What sharing costs a fleet, in a day of virtual time; `scale.py` prints the figures, and docs/fleet.md holds them."""
+"""The cost of sharing for a fleet, in a day of virtual time; `scale.py` prints the figures of docs/fleet.md."""
 
 import pytest
 
 from tests.fleet import scale
 
-FLEETS = [1, 10, 100]
+FLEETS = [1, 10, pytest.param(100, marks=pytest.mark.slow)]
 MOST_RENEWALS = 24 / 0.75 + 1
 """The first call, and one for each 75 % of an hour."""
 
 
 @pytest.mark.parametrize("workers", FLEETS)
 def test_g12_an_undisturbed_day(workers: int) -> None:
-    """The endpoints cannot tell a fleet from one worker, and each worker has one command for each renewal of another,
-    and two for each of its own, but for those of the start.
+    """The endpoints see a fleet as one worker; each worker sends one command per renewal of another worker, and two per
+    renewal of its own, apart from the start.
     """
     day = scale.simulate(workers, faults=False)
     assert day.asked >= workers * 24 * 6
@@ -25,8 +25,8 @@ def test_g12_an_undisturbed_day(workers: int) -> None:
 
 @pytest.mark.parametrize("workers", FLEETS)
 def test_g12_a_day_with_outages_of_the_store(workers: int) -> None:
-    """Nobody waits and nobody fails while the store is away; in an outage at the worst moment each worker calls once,
-    and afterwards the fleet is one again.
+    """No caller waits or fails while the store is down; in an outage at the worst moment each worker calls once, and
+    afterwards the fleet shares one token again.
     """
     day = scale.simulate(workers, faults=True)
     assert (day.no_token, day.waited) == (0, 0)

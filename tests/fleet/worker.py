@@ -1,9 +1,9 @@
-"""A worker of a fleet, as a process: asks for tokens, calls GET /videos with them, and tells what happened.
+"""A worker process of a fleet: it gets tokens, calls GET /videos with them, and reports what happens.
 
-The environment says which account and which store (`TokenManager.from_env`). The one argument is a JSON object, see
-`Plan`. It says "ready", begins at the order "go", and ends at the order "end" or when standard input ends. Orders are
-lines of standard input, what it tells are JSON lines of standard output: the manager's events by their class, each
-refresh token by its fingerprint before it is sent, and the answers to orders.
+The environment names the account and the store (`TokenManager.from_env`); the one argument is a `Plan` as JSON. Orders
+are JSON lines of standard input: the worker starts at "go", and ends at "end" or when standard input ends. Reports are
+JSON lines of standard output: "ready", the manager's events by their class, the fingerprint of each refresh token
+before it is sent, and the answers to orders.
 """
 
 import asyncio
@@ -24,18 +24,20 @@ from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth._models import RefreshTokenPayload
 from apivideo_auth._record import Claim, ClaimAnswer, Granted
 from apivideo_auth.stores import _file_record, store_from_url
-from apivideo_auth.stores._failover import FailoverAccount
+from apivideo_auth.stores._account import FailoverAccount
 from apivideo_auth.stores._file_record import RecordFile
 from apivideo_auth.stores.redis import _client, _connection, _subscription
 
 
 @frozen
 class Plan:
-    """What is wanted of a worker. `trap`: where it stands still when it first gets there with a refresh token:
+    """What a worker does.
 
-    "claimed", with a claim and before the call; "answered", with the call's answer and before the commit. It goes on
-    when a byte comes on the descriptor `release`. `budget`: seconds for an operation of the store, in place of half
-    a second, where a machine that is short of breath must not pass for a store that is down.
+    - `trap`: where it stops when it first gets there with a refresh token: "claimed", after the claim and before the
+      call, or "answered", after the call and before the commit. It continues when a byte arrives on the file descriptor
+      `release`.
+    - `operation_timeout`: seconds for an operation of the store, instead of half a second, so that a slow machine does
+      not look like a store that is down.
     """
 
     attempt_timeout: float = 10.0
@@ -44,42 +46,42 @@ class Plan:
     pause: float = 0.1
     trap: str | None = None
     release: int | None = None
-    budget: float | None = None
+    operation_timeout: float | None = None
 
 
-def tell(word: str, **more: Any) -> None:
+def report(word: str, **more: Any) -> None:
     """Write one line."""
-    sys.stdout.write(json.dumps({"told": word, **more}) + "\n")
+    sys.stdout.write(json.dumps({"kind": word, **more}) + "\n")
     sys.stdout.flush()
 
 
-def mark(token: str) -> str:
-    """Return what tells one token from another and shows none."""
+def fingerprint(token: str) -> str:
+    """Return a text that identifies a token and does not show it."""
     return hashlib.sha256(token.encode()).hexdigest()[:16]
 
 
 @define
 class Trap:
-    """A point at which this process stands still, once: all of it, its event loop too."""
+    """A point at which this process stops once, including its event loop."""
 
     point: str | None
     release: int | None
 
     def reach(self, point: str) -> None:
-        """Stand still if this is the point."""
+        """Stop if this is the point."""
         if self.point == point and self.release is not None:
             self.point = None
-            tell("trapped", point=point)
+            report("trapped", point=point)
             os.read(self.release, 1)
 
 
 class Api(AuthenticationApi):
-    """The endpoints, called for real; each refresh token is told before it goes out."""
+    """The real endpoints; each refresh token is reported before it is sent."""
 
     trap: Trap
 
     async def refresh(self, payload: RefreshTokenPayload) -> AccessToken:
-        tell("refresh", token=mark(payload.refresh_token))
+        report("refresh", token=fingerprint(payload.refresh_token))
         answer = await super().refresh(payload)
         self.trap.reach("answered")
         return answer
@@ -87,7 +89,7 @@ class Api(AuthenticationApi):
 
 @define(eq=False)
 class Store:
-    """A real store, in front of which the worker may stand still."""
+    """A real store; the worker may stop after an operation."""
 
     _store: Any
     _trap: Trap
@@ -99,7 +101,7 @@ class Store:
 
 @define
 class Slot:
-    """A real slot; a claim that was granted a refresh token is a point to stand still."""
+    """A real slot; the worker may stop after a claim that was granted a refresh token."""
 
     _slot: Any
     _trap: Trap
@@ -111,16 +113,16 @@ class Slot:
         before = asyncio.get_running_loop().time()
         answer: ClaimAnswer = await self._slot.claim(event)
         if isinstance(answer, Granted) and answer.refresh is not None:
-            tell("granted", not_before=before)
+            report("granted", not_before=before)
             self._trap.reach("claimed")
         return answer
 
 
 @define
 class Figures:
-    """What the callers of this process saw. Waits in seconds; `token` is the mark of the last one served."""
+    """What the callers of this process saw. `longest_wait` in seconds; `token`: the fingerprint of the last token."""
 
-    asked: int = 0
+    get_token_calls: int = 0
     requests: int = 0
     longest_wait: float = 0.0
     no_token: list[str] = field(factory=list)
@@ -129,19 +131,19 @@ class Figures:
 
 
 async def call(tokens: TokenManager, plan: Plan, figures: Figures) -> None:
-    """Ask for a token and list videos, until the worker ends. Only those who hold a token make requests."""
+    """Get a token and list videos, until the worker ends."""
     async with tokens.session() as session:
         while True:
-            figures.asked += 1
+            figures.get_token_calls += 1
             token = await ask(tokens, figures)
             if token is not None:
-                figures.token = mark(token.access_token)
+                figures.token = fingerprint(token.access_token)
                 await request(session, figures)
             await asyncio.sleep(plan.pause)
 
 
 async def ask(tokens: TokenManager, figures: Figures) -> Token | None:
-    """Ask for a token once."""
+    """Get a token once."""
     before = SYSTEM_CLOCK.monotonic()
     try:
         return await tokens.get_token()
@@ -164,8 +166,8 @@ async def request(session: aiohttp.ClientSession, figures: Figures) -> None:
         figures.failed.append(f"{type(error).__name__}: {error}")
 
 
-def spoil_disk(how: str | None) -> None:
-    """Let writing a record fail as on a disk that is full, or in a folder that is read-only; None mends it.
+def break_disk(how: str | None) -> None:
+    """Let writing a record fail as on a full disk or in a read-only folder; `None` ends that.
 
     The error of the full disk is the real one, from /dev/full. The read-only folder is made up, since root may write.
     """
@@ -182,10 +184,10 @@ def spoil_disk(how: str | None) -> None:
 CREATE = RecordFile._create
 
 
-def be_patient(budget: float) -> None:
-    """Give the operations of stores so many seconds."""
-    FailoverAccount._ask.__kwdefaults__["limit"] = budget
-    _client.BUDGET = _connection.BUDGET = _subscription.BUDGET = _file_record.LOCK_TIMEOUT = budget
+def set_operation_timeout(seconds: float) -> None:
+    """Set the time limit of store operations."""
+    FailoverAccount._ask.__kwdefaults__["limit"] = seconds
+    _client.BUDGET = _connection.BUDGET = _subscription.BUDGET = _file_record.LOCK_TIMEOUT = seconds
 
 
 @asynccontextmanager
@@ -200,13 +202,13 @@ async def orders() -> AsyncIterator[asyncio.StreamReader]:
         transport.close()
 
 
-def tell_event(event: Any) -> None:
-    """Tell of an event of the manager."""
-    tell(type(event).__name__, **asdict(event, filter=lambda attribute, _value: attribute.name != "expires_at"))
+def report_event(event: Any) -> None:
+    """Report an event of the manager."""
+    report(type(event).__name__, **asdict(event, filter=lambda attribute, _value: attribute.name != "expires_at"))
 
 
-async def obey(reader: asyncio.StreamReader, tokens: TokenManager, plan: Plan, figures: Figures) -> None:
-    """Do as told until the end, with the callers of "go" beside."""
+async def execute_orders(reader: asyncio.StreamReader, tokens: TokenManager, plan: Plan, figures: Figures) -> None:
+    """Execute orders until the end; the callers run meanwhile."""
     async with asyncio.TaskGroup() as group:
         tasks = []
         while line := await reader.readline():
@@ -217,10 +219,10 @@ async def obey(reader: asyncio.StreamReader, tokens: TokenManager, plan: Plan, f
                 case "renew":
                     tasks.append(group.create_task(tokens.get_token(min_ttl=order["min_ttl"])))
                 case "disk":
-                    spoil_disk(order["how"])
-                    tell("disk")
+                    break_disk(order["how"])
+                    report("disk")
                 case "report":
-                    tell("report", **asdict(figures))
+                    report("report", **asdict(figures))
                 case "end":
                     break
         for task in tasks:
@@ -230,18 +232,18 @@ async def obey(reader: asyncio.StreamReader, tokens: TokenManager, plan: Plan, f
 async def main() -> None:
     """Run one worker."""
     plan = Plan(**json.loads(sys.argv[1]))
-    if plan.budget is not None:
-        be_patient(plan.budget)
+    if plan.operation_timeout is not None:
+        set_operation_timeout(plan.operation_timeout)
     trap, figures = Trap(plan.trap, plan.release), Figures()
     api = Api(os.environ["APIVIDEO_BASE_URL"], attempt_timeout=plan.attempt_timeout)
     api.trap = trap
     store = Store(store_from_url(os.environ["APIVIDEO_TOKEN_STORE"]), trap)
     policy = RefreshPolicy(attempt_timeout=plan.attempt_timeout, deadline=plan.deadline)
-    async with api, TokenManager.from_env(api=api, store=store, policy=policy, on_event=tell_event) as tokens:
+    async with api, TokenManager.from_env(api=api, store=store, policy=policy, on_event=report_event) as tokens:
         async with orders() as reader:
-            tell("ready", pid=os.getpid())
-            await obey(reader, tokens, plan, figures)
-    tell("ended", **asdict(figures))
+            report("ready", pid=os.getpid())
+            await execute_orders(reader, tokens, plan, figures)
+    report("ended", **asdict(figures))
 
 
 if __name__ == "__main__":

@@ -150,3 +150,27 @@ async def test_g06_a_claim_that_was_never_ended_loses_its_refresh_token(clock: L
         store.record = evolve(store.record, claim_id="dead", claim_until=clock.monotonic() + 10)
         await asyncio.sleep(3000)
     assert [call.endpoint for call in service.calls] == ["api-key", "api-key"]
+
+
+async def test_g06_a_record_older_than_ones_own_commit_is_recognised(clock: LoopClock, service: Service) -> None:
+    """A worker that has committed since then does not send the refresh token of a record that was set back."""
+    store = FaultyStore()
+    elsewhere = store.process()
+    async with manager(service, clock, store) as one, manager(service, clock, elsewhere) as other:
+        token = await one.get_token()
+        old = store.record
+        await other.get_token()
+        await asyncio.sleep(2)
+        # The other worker sends the refresh token, and its fate is unknown.
+        service.loses = lambda number: number == 2
+        with pytest.raises(AuthConnectionError):
+            await other.get_token(rejected=token)
+        await asyncio.sleep(5)
+        await one.get_token(rejected=token)
+        assert [call.endpoint for call in service.calls] == ["api-key", "refresh", "api-key"]
+        await other.close()
+        await asyncio.sleep(2600)
+        store.record = old
+        await asyncio.sleep(400)
+        assert len(service.calls) == 4
+    assert len(service.used_refresh_tokens) == len(set(service.used_refresh_tokens))

@@ -17,6 +17,7 @@ from apivideo_auth import (
 from apivideo_auth.events import RefreshTokenRejected, TokenAdopted
 from tests.conftest import API_KEY
 from tests.support.doubles import LoopClock, Service
+from tests.support.faulty_store import FaultyStore
 
 pytestmark = pytest.mark.virtual_time
 
@@ -137,3 +138,26 @@ async def test_g06_a_cancelled_renewal_gives_no_refresh_token_back(clock: LoopCl
         clock.asleep = 3600
         await tokens.get_token()
     assert [call.endpoint for call in service.calls] == ["api-key", "refresh", "api-key"]
+
+
+async def test_g06_a_store_that_was_set_back_misleads_no_worker_that_has_renewed(
+    clock: LoopClock, service: Service
+) -> None:
+    """A worker does not send the refresh token of a record that is older than its own last commit."""
+    store = FaultyStore()
+    worker, other = (TokenManager(API_KEY, api=service, clock=clock, store=store.process()) for _ in range(2))
+    async with worker, other:
+        await worker.get_token()
+        await other.get_token()
+        earlier = store.record
+        clock.asleep = 2000
+        service.loses = lambda number: number == 2
+        with pytest.raises(AuthConnectionError):
+            await other.get_token(min_ttl=2000)
+        await asyncio.sleep(2)
+        await worker.get_token(min_ttl=2000)
+        assert [call.endpoint for call in service.calls] == ["api-key", "refresh", "api-key"]
+        store.record = earlier
+        clock.asleep = 6000
+        await worker.get_token()
+    assert len(service.used_refresh_tokens) == len(set(service.used_refresh_tokens))

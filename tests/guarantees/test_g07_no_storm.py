@@ -216,3 +216,26 @@ async def test_g07_failures_before_anothers_success_do_not_count(clock: LoopCloc
         first.subscribe(failed.append)
         await first.get_token()
         assert failed[0].failures == 1
+
+
+async def test_g07_an_outage_does_not_begin_before_anothers_success(clock: LoopClock, service: Service) -> None:
+    """A worker that failed before another worker's success waits until the deadline when the next outage begins."""
+    store = FaultyStore(pushes=False)
+    policy = RefreshPolicy(deadline=20)
+    first, second = (
+        TokenManager(API_KEY, api=service, clock=clock, policy=policy, store=store.process()) for _ in range(2)
+    )
+    async with first, second:
+        service.always = AuthConnectionError("made-up outage", sent=False)
+        with pytest.raises(AuthConnectionError):
+            await first.get_token()
+        service.always = None
+        await asyncio.sleep(31)
+        await second.get_token()
+        clock.asleep = 3600
+        service.always = AuthConnectionError("made-up outage", sent=False, retry_after=5)
+        waiting = asyncio.create_task(second.get_token())
+        await asyncio.sleep(1)
+        service.always = None
+        assert await first.get_token() is not None
+        await waiting

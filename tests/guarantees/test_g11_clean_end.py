@@ -183,7 +183,9 @@ def test_g11_another_event_loop_is_one_clear_error() -> None:
 
     loop = asyncio.new_event_loop()
     try:
-        asyncio.run(misuse(loop.run_until_complete(use())))
+        tokens = loop.run_until_complete(use())
+        asyncio.run(misuse(tokens))
+        loop.run_until_complete(tokens.close())
     finally:
         loop.close()
 

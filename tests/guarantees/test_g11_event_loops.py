@@ -1,6 +1,7 @@
 """G11: one running event loop at a time; when that loop is closed, the next one that uses the manager takes over."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 import textwrap
@@ -144,3 +145,26 @@ async def test_g11_a_program_with_many_loops_gives_no_warning(tmp_path: Path, st
     assert (process.returncode, out) == (0, b""), err.decode()
     assert b"Warning" not in err, err.decode()
     assert b"never" not in err, err.decode()
+
+
+def test_g11_a_manager_that_is_not_closed_is_named_in_a_warning() -> None:
+    """A manager that is collected without `close()` gives a `ResourceWarning` that names `TokenManager`."""
+    clock = ManualClock()
+    tokens = TokenManager(API_KEY, api=service_for(clock), clock=clock)
+    asyncio.run(tokens.get_token())
+    with pytest.warns(ResourceWarning, match="unclosed TokenManager"):  # noqa: PT031  the two belong together
+        del tokens
+        gc.collect()
+
+
+def test_g11_a_manager_that_was_never_used_needs_no_close(recwarn: pytest.WarningsRecorder) -> None:
+    """A manager that was constructed and never used holds nothing, and gives no warning."""
+    TokenManager(API_KEY)
+    gc.collect()
+    assert not list(recwarn)
+
+
+def test_g11_a_plain_with_says_what_to_write() -> None:
+    """`with TokenManager(…)` is a `TypeError` that names `async with`."""
+    with pytest.raises(TypeError, match="async with"), TokenManager(API_KEY):
+        pass

@@ -7,7 +7,7 @@ from attrs import evolve
 
 from apivideo_auth import AuthConnectionError, AuthError, TokenManager, TokenStoreError
 from apivideo_auth.events import StoreDegraded, StoreRecovered, TokenAdopted, TokenRenewed
-from apivideo_auth.stores._failover import OPERATION_TIMEOUT
+from apivideo_auth.stores._account import OPERATION_TIMEOUT
 from tests.conftest import API_KEY
 from tests.support.doubles import LoopClock, Service, pending_timers
 from tests.support.faulty_store import FaultyStore
@@ -289,7 +289,7 @@ async def test_g12_many_workers_call_a_dead_endpoint_as_often_as_one(clock: Loop
 
 
 async def test_g12_an_offered_token_keeps_its_lifetime(clock: LoopClock, service: Service) -> None:
-    """A token that was obtained while the store was down has its full lifetime, and so its leeway, for other workers."""
+    """A token that was obtained while the store was down keeps its lifetime, and so its leeway, for other workers."""
     store = FaultyStore()
     owner, other = workers(2, store, service, clock, [])
     async with owner, other:
@@ -302,3 +302,23 @@ async def test_g12_an_offered_token_keeps_its_lifetime(clock: LoopClock, service
         with pytest.raises(ValueError, match="tokens live for 3600 seconds"):
             await other.get_token(min_ttl=3500)
         assert len(service.calls) == 1
+
+
+async def test_g12_a_late_holder_compares_the_token_that_it_got(clock: LoopClock, service: Service) -> None:
+    """A holder that lost its claim adopts the record's token if that lives longer than the token it has just got."""
+    store = FaultyStore()
+    late, other = workers(2, store, service, clock, [])
+    async with late, other:
+        service.lifetime = 10_000
+        await late.get_token()
+        await other.get_token()
+        clock.asleep, service.lifetime = 1500, 3600
+        gate = service.gate = asyncio.Event()
+        asleep = asyncio.create_task(late.get_token(min_ttl=8900))
+        await asyncio.sleep(1)
+        store.record = evolve(store.record, claim_until=clock.monotonic())
+        service.gate = None
+        await asyncio.gather(other.get_token(min_ttl=8900), return_exceptions=True)
+        gate.set()
+        await asyncio.gather(asleep, return_exceptions=True)
+        assert (await late.get_token()).access_token == store.record.access.decode()

@@ -16,7 +16,7 @@ from apivideo_auth import (
     TokenStoreError,
     events,
 )
-from tests.simulation.ledger import EPSILON, believed_lifetime, end_of_token, max_leeway, min_leeway
+from tests.simulation.ledger import EPSILON, STEP_DELAY, believed_lifetime, end_of_token, max_leeway, min_leeway
 from tests.simulation.service import SECRET, Call
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ class Checks:
         too_long, too_short = self._allowed_errors(worker, call)
         if left + too_long < min_leeway(worker.policy, believed_lifetime(call)) - EPSILON:
             self.violation(f"G2: {request} got a token that ends in {left:.6f} s")
-        if not -too_short - 1e-3 <= token.remaining() - max(0.0, left) <= too_long + 1e-3:
+        if not -too_short - STEP_DELAY <= token.remaining() - max(0.0, left) <= too_long + 1e-3:
             self.violation(f"G2: {token} has {token.remaining():.3f} s left by its own account, and {left:.3f} s")
         if not call.grant.revoked and not too_long and not self.world.service.is_valid(call.grant):
             self.violation(f"G2: {request} got a token that has ended")
@@ -277,7 +277,8 @@ class Checks:
         """Return by how much a token may claim to live too long, and too short, as the store was slow to answer."""
         too_long = too_short = 0.0
         if worker.ledger.store_is_faulty:
-            too_long = too_short = STORE_DELAY + self.world.allowed_delay_since(call.started)
+            too_long = STORE_DELAY + self.world.allowed_delay_since(call.started)
+            too_short = too_long + worker.policy.lease  # how long it took to offer a private token to the store
             if self.world.clock.last_sleep_at > call.started:
                 too_long = too_short = math.inf  # the machine slept while the store was asked, perhaps
         if call.worker != worker.name and worker.stalled_before_adoption:
@@ -360,7 +361,7 @@ class Checks:
             left = end_of_token(latest) - now
             if left > leeway and request.worker.remaining() < left - 1e-5:
                 self.violation(f"G12: {what}, and the account has the token of call {latest.number}")
-        if not ledger.in_flight and not ledger.waiting_is_useless(now):
+        if not ledger.in_flight and not ledger.may_give_up(now):
             self.violation(f"G7: {what} before the deadline of the outage")
 
     def _suits(self, request: TokenRequest, token: Token, error: BaseException) -> bool:

@@ -139,24 +139,30 @@ class Ledger:
     throttle: RejectionThrottle = field(factory=RejectionThrottle)
     _superseded: set[int] = field(factory=set)
     _last_ended: dict[str, Call] = field(factory=dict)
+    _first_failure_at: float = float("inf")
     _unreported: Call | None = None
+    _last_failed: Call | None = None
     _before_latest: tuple[int, float, Call | None, float] = (0, 0.0, None, 0.0)
+    _before_failure: tuple[int, float, float] = (0, 0.0, float("-inf"))
 
     def on_start(self, call: Call, worker: CallingWorker) -> None:
         """Check a call that begins."""
         now = call.started
         for other in self.in_flight:
             self._superseded.add(other.number)
-            leased = now - other.started < self.policy.lease - EPSILON
+            # A store that is slow may have granted the claim long before the call.
+            lease = self.policy.attempt_timeout if self.store_is_faulty else self.policy.lease
+            leased = now - other.started < lease - EPSILON
             if leased and (not self.store_is_faulty or other.process == call.process):
                 self.violation(f"G1: call {call.number} begins while call {other.number} is in flight")
         self.in_flight.append(call)
         if self.store_is_faulty:
             return
-        if self._unreported is not None and not self._lease_had_ended(call):
+        self._forget_overtaken_failure(call)
+        if self._unreported is not None:
             self.violation(f"events: call {self._unreported.number} failed without a RenewalFailed event")
             self._unreported = None
-        if now < self.backoff_until - EPSILON and not self._lease_had_ended(call):
+        if now < self.backoff_until - EPSILON:
             early = self.backoff_until - now
             self.violation(f"G7: call {call.number} begins {early:.3f} s before the backoff is over")
         self._check_refresh_token(call, worker)
@@ -164,14 +170,16 @@ class Ledger:
         self._check_time(call, worker)
         self.refresh = self.api_key_is_next = None
 
-    def _lease_had_ended(self, call: Call) -> bool:
-        """Return whether the last call ended just now and after its lease, so that this claim may have come first."""
-        return any(
-            earlier.ended is not None
-            and call.started - earlier.ended < STEP_DELAY
-            and earlier.ended - earlier.started >= self.policy.lease - EPSILON
-            for earlier in self._last_ended.values()
-        )
+    def _forget_overtaken_failure(self, call: Call) -> None:
+        """Undo the failure of a call that ended just now, after its lease: `call` may have claimed before that."""
+        for failed in self._last_ended.values():
+            assert failed.ended is not None
+            was_late = failed.ended - failed.started >= self.policy.lease - EPSILON
+            if was_late and call.started - failed.ended < STEP_DELAY and failed.grant is None:
+                self._superseded.add(failed.number)
+                if failed is self._last_failed:
+                    self.failures, self.failing_since, self.backoff_until = self._before_failure
+                    self._last_failed = self._unreported = None
 
     def _check_refresh_token(self, call: Call, worker: CallingWorker) -> None:
         if call.refresh == self.refresh:
@@ -219,7 +227,7 @@ class Ledger:
         if worker.remaining() >= remaining + 1e-3:
             return  # its own token lives longer, so it does not adopt the account's
         since = [request for request in worker.requests if request.ended is None or request.ended >= self.latest_at]
-        if any(request.min_ttl is not None and request.min_ttl > remaining - EPSILON for request in since):
+        if any(request.min_ttl is not None and request.min_ttl > remaining - STEP_DELAY for request in since):
             return
         if not any(request.rejected_access == latest.grant.access for request in since):
             self.violation(f"G7: call {call.number} begins although the token of call {latest.number} is fresh")
@@ -248,6 +256,8 @@ class Ledger:
         self.last_end = call.ended
         self._last_ended[call.worker] = call
         if call.number in self._superseded:
+            # The record does not count its failure, and the manager may.
+            self._first_failure_at = min(self._first_failure_at, call.ended)
             return
         if call.grant is not None:
             self.refresh = call.grant.refresh
@@ -268,6 +278,7 @@ class Ledger:
         self.throttle.on_new_token(call.ended, first=self.latest is None)
         self.latest, self.latest_at = call, call.ended
         self.failures, self.backoff_until, self.key_rejected_for = 0, float("-inf"), None
+        self._first_failure_at = float("inf")
 
     def _undo_latest(self, call: Call) -> None:
         """Undo `_set_latest`: the token arrived within its leeway, which depends on the jitter."""
@@ -278,12 +289,13 @@ class Ledger:
 
     def _set_failed(self, call: Call) -> None:
         assert call.ended is not None
+        self._before_failure = self.failures, self.failing_since, self.backoff_until
         self.failures += 1
         if self.failures == 1:
             self.failing_since = call.ended
         self.key_rejected_for = call.worker if call.outcome == "rejected" else None
         self.backoff_until = call.ended + self._min_backoff(call)
-        self._unreported = call
+        self._unreported = self._last_failed = call
 
     @staticmethod
     def _min_backoff(call: Call) -> float:
@@ -316,3 +328,9 @@ class Ledger:
         if now >= self.backoff_until or not self.failures or self.store_is_faulty:
             return False
         return self.key_rejected_for is not None or self.backoff_until > self.failing_since + self.policy.deadline
+
+    def may_give_up(self, now: float) -> bool:
+        """Return the same, or whether a manager may think so that knows of an earlier failure."""
+        if self.waiting_is_useless(now):
+            return True
+        return now < self.backoff_until and self.backoff_until > self._first_failure_at + self.policy.deadline

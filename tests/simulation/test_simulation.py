@@ -16,7 +16,7 @@ from tests.simulation.scenario import run
 from tests.simulation.service import ServiceSettings
 from tests.simulation.world import CallerPlan, World
 
-BLOCKS, BLOCK_SIZE = 12, 25
+BLOCKS, BLOCK_SIZE = 8, 25
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))

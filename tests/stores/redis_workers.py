@@ -43,7 +43,7 @@ def committed(claim_id: str, *, refresh: bytes | None = b"refresh", remaining: f
 
 
 def claimed(claim_id: str, seen: str | None = None, *, throttled: bool = False) -> Claim:
-    return Claim(id=claim_id, seen=seen, lease=15.0, throttled=throttled)
+    return Claim(id=claim_id, seen=seen, lease=15.0, may_be_throttled=throttled)
 
 
 def stored(record: Record) -> dict[str, bytes]:

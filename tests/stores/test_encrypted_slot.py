@@ -67,7 +67,7 @@ def commit(name: str) -> Commit:
 async def renewed(slot: EncryptedSlot, name: str, seen: str | None = None) -> None:
     """Claim and commit."""
     assert isinstance(await slot.claim(claim(name, seen)), Granted)
-    assert await slot.commit(commit(name)) == Done()
+    assert isinstance(await slot.commit(commit(name)), Done)
 
 
 async def test_the_store_holds_encrypted_parts(place):
@@ -129,7 +129,7 @@ async def test_answers_without_tokens_pass_through(place):
     assert await slot.claim(claim("second")) == Busy(retry_after=LEASE)
     assert await slot.commit(commit("second")) == ClaimLost(token=None)
     failure = Failure(kind="connection", message="down")
-    assert await slot.release(Release(id="first", backoff=2.0, failure=failure)) == Done()
+    assert await slot.release(Release(id="first", retry_after=2.0, failure=failure)) == Done()
     assert isinstance(await slot.claim(claim("third")), Backoff)
 
 
@@ -165,7 +165,7 @@ async def test_an_access_token_that_cannot_be_decrypted_counts_as_missing(place)
     assert granted.refresh == b"refresh of first"
     assert len(place.damages) == 1
     assert "access token in the token store cannot be decrypted and counts as missing" in place.damages[0]
-    assert await slot.commit(commit("second")) == Done()
+    assert isinstance(await slot.commit(commit("second")), Done)
     read = await place.slot().read()
     assert read is not None
     assert read.access == b"access of second"

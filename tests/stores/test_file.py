@@ -43,7 +43,7 @@ async def test_a_renewal_is_shared_by_all_who_open_the_folder(workers):
     assert await one.read() is None
     assert isinstance(await one.claim(claim("first")), Granted)
     assert await other.claim(claim("second")) == Busy(retry_after=LEASE)
-    assert await one.commit(commit("first")) == Done()
+    assert isinstance(await one.commit(commit("first")), Done)
     read = await other.read()
     assert read is not None
     assert (read.version, read.access, read.remaining) == ("first", b"access of first", 3600.0)
@@ -52,7 +52,9 @@ async def test_a_renewal_is_shared_by_all_who_open_the_folder(workers):
     assert isinstance(granted, Granted)
     assert granted.refresh == b"refresh of first"
     failure = Failure(kind="connection", message="down", sent=False)
-    assert await other.release(Release(id="second", backoff=2.0, failure=failure, refresh=granted.refresh)) == Done()
+    assert (
+        await other.release(Release(id="second", retry_after=2.0, failure=failure, refresh=granted.refresh)) == Done()
+    )
     cooling = await one.claim(claim("third", seen="first"))
     assert cooling == Backoff(retry_after=2.0, failure=failure, failures=1, failing_for=0.0)
 
@@ -299,7 +301,7 @@ async def test_closing_waits_for_operations_that_have_begun(workers):
     await slot.close()
     assert not threads()
     assert workers.record.version == "first"
-    assert await committing == Done()
+    assert isinstance(await committing, Done)
 
 
 async def test_a_cancelled_closing_still_ends_the_thread(workers):
@@ -409,7 +411,7 @@ def test_nothing_is_left_of_an_event_loop_that_was_closed(tmp_path):
     async def renew(name: str, seen: str | None) -> None:
         slot = store.open(ACCOUNT, clock=clock, on_commit=ignore, on_damage=pytest.fail)
         assert isinstance(await slot.claim(claim(name, seen)), Granted)
-        assert await slot.commit(commit(name)) == Done()
+        assert isinstance(await slot.commit(commit(name)), Done)
         asyncio.create_task(slot.read())  # noqa: RUF006  left behind on purpose
         await asyncio.sleep(0)
 

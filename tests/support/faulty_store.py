@@ -11,7 +11,7 @@ from apivideo_auth._record import EMPTY, Record
 class FaultyStore:
     """A `MemoryStore` with a switch.
 
-    - `fault`: `None`, "down", "slow" (no answer for an hour), "lost" (executed, but without an answer), or "garbage" (it
+    - `fault`: `None`, "down", "slow" (no answer for an hour), "lost" (executed, without an answer), or "garbage" (it
       raises an exception that stores do not raise).
     - `pushes`: whether it calls `on_commit`.
     - `operations`: the names of the operations so far; `before` is called with the name before each.

@@ -108,13 +108,13 @@ BACKING_OFF: Final = evolve(FAILED, not_before=NOW + 10)
 
 # Events and answers of most cases.
 CLAIM: Final = Claim(id="mine", seen="version-1", lease=15.0)
-AFTER_401: Final = evolve(CLAIM, throttled=True)
+AFTER_401: Final = evolve(CLAIM, may_be_throttled=True)
 SEEN_NONE: Final = evolve(CLAIM, seen=None)
 SEEN_ANOTHER: Final = evolve(CLAIM, seen="version-0")
 COMMIT: Final = Commit(
     id="mine", access=b"made-up-access-2", refresh=b"made-up-refresh-2", lifetime=3600.0, remaining=3590.0
 )
-RELEASE: Final = Release(id="mine", backoff=0.25, failure=OUTAGE)
+RELEASE: Final = Release(id="mine", retry_after=0.25, failure=OUTAGE)
 GRANTED: Final = Granted(refresh=b"made-up-refresh-1", committed_at=NOW - 100, failures=0, failing_for=0.0)
 GRANTED_WITHOUT: Final = evolve(GRANTED, refresh=None)
 FIRST: Final = Granted(refresh=None, committed_at=None, failures=0, failing_for=0.0)
@@ -460,7 +460,7 @@ _THROTTLED_MINE: Final = evolve(MINE, rejected_at=NOW - 5, throttle=4.0, throttl
 
 
 def _committed(name: str, before: Record, event: Commit, after: Record) -> Case:
-    return Case(name=name, before=before, event=event, answer=Done(), after=after)
+    return Case(name=name, before=before, event=event, answer=Done(committed_at=NOW), after=after)
 
 
 COMMITS: Final = [
@@ -496,6 +496,14 @@ COMMITS: Final = [
         evolve(COMMIT, remaining=1790.0, ends_after=1800.0),
         evolve(COMMITTED, ends_at=NOW + 1788),
     ),
+    _committed("a token that ends at the edge after its claim", MINE, evolve(COMMIT, ends_after=3595.0), COMMITTED),
+    _committed(
+        "a token that ends one step before the edge after its claim",
+        MINE,
+        evolve(COMMIT, ends_after=3595.0 - STEP),
+        evolve(COMMITTED, ends_at=NOW + 3590 - STEP),
+    ),
+    _committed("a token that ends later after its claim", MINE, evolve(COMMIT, ends_after=3700.0), COMMITTED),
     _committed(
         "a claim in the future, after the clock went back", evolve(MINE, claimed_at=NOW + 100), COMMIT, COMMITTED
     ),
@@ -539,14 +547,22 @@ COMMITS: Final = [
     _unchanged("lost; the token ends now", _ending_at(NOW), COMMIT, ClaimLost(token=None)),
     _unchanged("lost; the token is of the future", _committed_at(_FUTURE), COMMIT, ClaimLost(token=None)),
     _unchanged("an emptied record", EMPTY, COMMIT, ClaimLost(token=None)),
-    _unchanged("the same commit again", COMMITTED, COMMIT, Done()),
+    _unchanged("the same commit again", COMMITTED, COMMIT, Done(committed_at=NOW)),
+    _unchanged(
+        "the same commit again, later", evolve(COMMITTED, committed_at=NOW - 5), COMMIT, Done(committed_at=NOW - 5)
+    ),
     _unchanged(
         "the same commit again, after the next claim",
         evolve(COMMITTED, claim_id="other", claimed_at=NOW, claim_until=NOW + 15),
         COMMIT,
-        Done(),
+        Done(committed_at=NOW),
     ),
-    _unchanged("the same commit again, after the token has ended", evolve(COMMITTED, ends_at=NOW), COMMIT, Done()),
+    _unchanged(
+        "the same commit again, after the token has ended",
+        evolve(COMMITTED, ends_at=NOW),
+        COMMIT,
+        Done(committed_at=NOW),
+    ),
 ]
 
 _FAILED_ONCE: Final = evolve(WITHOUT_REFRESH, not_before=NOW + 0.25, failure=OUTAGE, failures=1, failing_since=NOW)
@@ -565,11 +581,13 @@ RELEASES: Final = [
         evolve(RELEASE, refresh=b"made-up-refresh-1"),
         evolve(_FAILED_ONCE, refresh=b"made-up-refresh-1"),
     ),
-    _released("a failure without a backoff", MINE, evolve(RELEASE, backoff=0.0), evolve(_FAILED_ONCE, not_before=NOW)),
+    _released(
+        "a failure without a backoff", MINE, evolve(RELEASE, retry_after=0.0), evolve(_FAILED_ONCE, not_before=NOW)
+    ),
     _released(
         "the next failure in a row",
         _MINE_AFTER_FAILURES,
-        evolve(RELEASE, backoff=8.0, failure=LIMITED),
+        evolve(RELEASE, retry_after=8.0, failure=LIMITED),
         evolve(FAILED, refresh=None, not_before=NOW + 8, failure=LIMITED, failures=3),
     ),
     _released(
@@ -582,7 +600,7 @@ RELEASES: Final = [
         _released(
             f"the cause is kept in full: {failure.kind}",
             MINE,
-            evolve(RELEASE, backoff=60.0, failure=failure),
+            evolve(RELEASE, retry_after=60.0, failure=failure),
             evolve(_FAILED_ONCE, not_before=NOW + 60, failure=failure),
         )
         for failure in FAILURES

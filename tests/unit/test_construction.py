@@ -130,7 +130,6 @@ def test_a_base_url_is_normalised(given: str, normal: str) -> None:
         {"store": MemoryStore},
         {"clock": object()},
     ],
-    ids=str,
 )
 def test_an_argument_of_a_wrong_type_is_a_type_error(kwargs: dict) -> None:
     """Each argument of a wrong type is a TypeError at construction."""
@@ -219,7 +218,6 @@ def test_an_attempt_timeout_is_checked(timeout: object) -> None:
         ({"source": Source(), "origins": ["http://ws.api.video"]}, InsecureUrlError),
         ({"source": Source(SANDBOX), "on_event": 5}, TypeError),
     ],
-    ids=str,
 )
 def test_bearer_auth_checks_its_arguments(kwargs: dict, error: type[Exception]) -> None:
     """BearerAuth needs a source, and origins to which its token may be sent."""

@@ -123,7 +123,7 @@ def test_a_dead_holder_is_replaced_and_overwrites_nothing() -> None:
     assert second.refresh is None
     committed = Commit(id="second", access=b"made-up-access-2", refresh=None, lifetime=60.0, remaining=60.0)
     record, done = _record.commit(record, committed, 16.0)
-    assert done == Done()
+    assert done == Done(committed_at=16.0)
     late = attrs.evolve(committed, id="first", access=b"made-up-access-1")
     after, dropped = _record.commit(record, late, 17.0)
     assert after == record
@@ -139,7 +139,9 @@ def test_a_resource_that_answers_401_for_ever_costs_a_renewal_a_minute() -> None
     record, renewed_at, seen = EMPTY, [], None
     for tick in range(6000):
         now = 1000.0 + tick / 10
-        record, answer = _record.claim(record, Claim(id=f"claim-{tick}", seen=seen, lease=15.0, throttled=True), now)
+        record, answer = _record.claim(
+            record, Claim(id=f"claim-{tick}", seen=seen, lease=15.0, may_be_throttled=True), now
+        )
         if isinstance(answer, Granted):
             seen = f"claim-{tick}"
             commit = Commit(id=seen, access=b"made-up-access", refresh=None, lifetime=3600.0, remaining=3600.0)
@@ -172,7 +174,7 @@ class Fleet(RuleBasedStateMachine):
     @rule(worker=workers, throttled=st.booleans())
     def claim(self, worker: int, throttled: bool) -> None:
         before, id_ = self.record, f"claim-{next(self.ids)}"
-        event = Claim(id=id_, seen=self.seen.get(worker), lease=15.0, throttled=throttled)
+        event = Claim(id=id_, seen=self.seen.get(worker), lease=15.0, may_be_throttled=throttled)
         self.record, answer = _record.claim(before, event, self.now)
         match answer:
             case Granted():
@@ -204,9 +206,15 @@ class Fleet(RuleBasedStateMachine):
             return
         id_ = self.claim_ids[worker]
         self.record, answer = _record.claim(before, Claim(id=id_, seen=None, lease=15.0), self.now)
-        if isinstance(answer, Granted):
+        if not isinstance(answer, Granted):
+            return
+        self.held[worker] = answer
+        if before.claim_id == id_:
             assert answer.refresh in {granted.refresh, None}
-            self.held[worker] = answer
+        elif answer.refresh is not None:
+            # The claim was lost meanwhile, so this is another one.
+            assert answer.refresh not in self.out
+            self.out[answer.refresh] = id_
 
     @precondition(lambda self: self.held)
     @rule(worker=workers, rotated=st.booleans(), twice=st.booleans())
@@ -219,14 +227,15 @@ class Fleet(RuleBasedStateMachine):
             assert self.record.refresh == refresh
             if twice:
                 again = attrs.evolve(event, id=self.claim_ids[worker])
-                assert _record.commit(self.record, again, self.now) == (self.record, Done())
+                done = Done(committed_at=self.record.committed_at)
+                assert _record.commit(self.record, again, self.now) == (self.record, done)
 
     @precondition(lambda self: self.held)
     @rule(worker=workers, failure=st.sampled_from([None, OUTAGE]), unused=st.booleans())
     def release(self, worker: int, failure: Failure | None, unused: bool) -> None:
         granted = self.held.get(worker)
         back = granted.refresh if granted is not None and unused else None
-        if self.end(worker, Release(id="", backoff=2.0, failure=failure, refresh=back)) and back is not None:
+        if self.end(worker, Release(id="", retry_after=2.0, failure=failure, refresh=back)) and back is not None:
             del self.out[back]
 
     def end(self, worker: int, event: Commit | Release) -> bool:
@@ -239,7 +248,7 @@ class Fleet(RuleBasedStateMachine):
             assert isinstance(answer, ClaimLost)
             assert self.record == before
             return False
-        assert answer == Done()
+        assert isinstance(answer, Done)
         return True
 
     @invariant()

@@ -1,12 +1,13 @@
-"""The refresher at the edges of time and of its one task."""
+"""The refresher: rounding of time, and races with its one task."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from attrs import evolve
 
 from apivideo_auth import AuthConnectionError, AuthError, MemoryStore, RefreshPolicy, TokenManager
-from apivideo_auth._record import SharedToken
+from apivideo_auth._record import Changed, SharedToken
 from tests.conftest import API_KEY
 from tests.support.doubles import LoopClock, Service
 from tests.support.faulty_store import FaultyStore
@@ -15,13 +16,13 @@ pytestmark = pytest.mark.virtual_time
 
 
 class SlowClock(LoopClock):
-    """A clock that goes slower than the event loop's time, by less than the loop can tell."""
+    """A clock that is slower than the event loop's time, by less than the loop's resolution."""
 
     def monotonic(self) -> float:
         return super().monotonic() * (1 - 1e-13)
 
 
-async def test_a_timer_that_fires_a_hair_early_is_set_again(service: Service) -> None:
+async def test_a_timer_that_fires_slightly_early_is_set_again(service: Service) -> None:
     """An event loop may fire a timer a nanosecond early; the renewal comes, and the loop does not spin."""
     clock = service.clock = SlowClock()
     async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
@@ -30,8 +31,8 @@ async def test_a_timer_that_fires_a_hair_early_is_set_again(service: Service) ->
     assert 30 <= len(service.calls) <= 33
 
 
-async def test_a_pause_that_ends_a_hair_early_is_waited_out(service: Service) -> None:
-    """A caller that wakes a nanosecond before a pause is over waits on, and the loop does not spin."""
+async def test_a_wait_that_ends_slightly_early_continues(service: Service) -> None:
+    """A caller that wakes a nanosecond before the end of a backoff continues to wait, and the loop does not spin."""
     clock = service.clock = SlowClock()
     service.answers.extend([AuthConnectionError("made-up outage", sent=False, retry_after=5)] * 3)
     await asyncio.sleep(100_000)
@@ -41,7 +42,7 @@ async def test_a_pause_that_ends_a_hair_early_is_waited_out(service: Service) ->
 
 
 async def test_a_caller_between_the_end_of_a_renewal_and_its_callback(clock: LoopClock, service: Service) -> None:
-    """A caller that runs when the renewal's task is done, but has not been heard of, neither spins nor fails."""
+    """A caller that runs after the renewal's task has ended and before its callback neither spins nor fails."""
     loop = asyncio.get_running_loop()
     service.answers.extend([AuthConnectionError("made-up outage", sent=False)])
     async with TokenManager(API_KEY, api=service, clock=clock, policy=RefreshPolicy(deadline=5)) as tokens:
@@ -68,13 +69,13 @@ async def test_claims_of_others_without_end_are_an_error(clock: LoopClock, servi
 
     async with TokenManager(API_KEY, api=service, clock=clock, store=store) as tokens:
         store.before = hold
-        with pytest.raises(AuthConnectionError, match="other workers keep the right to renew"):
+        with pytest.raises(AuthConnectionError, match="other workers held the claim repeatedly"):
             await tokens.get_token(rejected=None)
         assert service.calls == []
 
 
-async def test_a_commit_that_is_told_after_close_is_ignored(clock: LoopClock, service: Service) -> None:
-    """A commit of another worker that is heard of while a manager closes starts nothing."""
+async def test_a_commit_after_close_is_ignored(clock: LoopClock, service: Service) -> None:
+    """Another worker's commit that is pushed to a closed manager starts nothing."""
     store = MemoryStore()
     async with TokenManager(API_KEY, api=service, clock=clock, store=store) as other:
         tokens = TokenManager(API_KEY, api=service, clock=clock, store=store)
@@ -122,6 +123,29 @@ async def test_a_stand_in_that_misbehaves_is_a_failure_like_any_other(clock: Loo
     assert len(service.calls) < 30
 
 
+async def test_a_store_that_breaks_its_protocol_is_a_failure_like_any_other(clock: LoopClock, service: Service) -> None:
+    """If a store answers nonsense, callers get errors of their own, and the backoff grows from one try to the next."""
+    claims = []
+
+    class OddStore(MemoryStore):
+        def open(self, account: str, **kwargs: Any) -> Any:
+            slot: Any = super().open(account, **kwargs)
+
+            async def claim(event: object) -> object:
+                claims.append(event)
+                return Changed(token=None)
+
+            slot.claim = claim
+            return slot
+
+    async with TokenManager(API_KEY, api=service, clock=clock, store=OddStore()) as tokens:
+        errors = await asyncio.gather(*(tokens.get_token() for _ in range(3)), return_exceptions=True)
+    assert all(isinstance(error, AuthError) for error in errors)
+    assert len({id(error) for error in errors}) == 3
+    assert len(claims) < 20
+    assert service.calls == []
+
+
 async def test_close_does_not_wait_for_anothers_renewal(clock: LoopClock, service: Service) -> None:
     """A manager that only waits for another worker's renewal closes at once, and calls nothing afterwards."""
     service.gate = asyncio.Event()
@@ -137,3 +161,18 @@ async def test_close_does_not_wait_for_anothers_renewal(clock: LoopClock, servic
     await holder.close()
     await asyncio.gather(*callers, return_exceptions=True)
     assert len(service.calls) == 1
+
+
+async def test_a_token_that_arrives_in_two_ways_is_adopted_once(clock: LoopClock, service: Service) -> None:
+    """A commit may be pushed in the step between a claim's answer and its adoption: the token counts once."""
+    store = FaultyStore()
+    async with (
+        TokenManager(API_KEY, api=service, clock=clock, store=store) as one,
+        TokenManager(API_KEY, api=service, clock=clock, store=store.process()) as other,
+    ):
+        await one.get_token()
+        token = await other.get_token()
+        shared = await other._refresher._bound.slot.read()
+        other._refresher._adopt(shared, clock.monotonic())
+        assert await other.get_token() is token
+        assert other.status().generation == 1

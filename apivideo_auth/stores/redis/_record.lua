@@ -129,7 +129,7 @@ local function unrejected_since()
   return record.unrejected_since
 end
 
-local function was_trusted()
+local function throttle_starts_again()
   if not (record.rejected_at and record.unrejected_since) then return false end
   return record.rejected_at - record.unrejected_since >= REJECTION_RESET_AFTER
 end
@@ -155,29 +155,29 @@ local function granted(refresh)
   return answer('granted', marked(refresh), marked(committed_at), exact(record.failures), exact(failing_for()))
 end
 
-function operations.claim(id, seen, lease, throttled, without_failure)
-  seen, lease, throttled = unmarked(seen), tonumber(lease), throttled == '1'
+function operations.claim(id, seen, lease, may_be_throttled, without_failure)
+  seen, lease, may_be_throttled = unmarked(seen), tonumber(lease), may_be_throttled == '1'
   if without_failure == '1' then record.failure = nil end
   local lease_left = record.claim_id and ahead(record.claim_until, MAX_LEASE) or 0
   if lease_left > 0 and record.claim_id == id then return granted(record.refresh) end
   local version = shared_token()
   if version and version ~= seen then return answer('changed', shared_token()) end
   if lease_left > 0 then return answer('busy', exact(lease_left)) end
-  local is_first = throttled and not record.rejected_at
+  local is_first = may_be_throttled and not record.rejected_at
   if is_first then record.rejected_at = now end
-  local backoff = ahead(record.not_before, MAX_BACKOFF)
-  if backoff > 0 and record.failure then
+  local backoff_left = ahead(record.not_before, MAX_BACKOFF)
+  if backoff_left > 0 and record.failure then
     if is_first then save() end
-    return answer('backoff', exact(backoff), record.failure, exact(record.failures), exact(failing_for()))
+    return answer('backoff', exact(backoff_left), record.failure, exact(record.failures), exact(failing_for()))
   end
-  if throttled then
+  if may_be_throttled then
     local age_left = record.committed_at and ahead(record.committed_at + MIN_REJECTION_AGE, MIN_REJECTION_AGE) or 0
-    local wait = math.max(ahead(record.throttled_until, MAX_THROTTLE), age_left)
-    if wait > 0 then
+    local throttle_left = math.max(ahead(record.throttled_until, MAX_THROTTLE), age_left)
+    if throttle_left > 0 then
       if is_first then save() end
-      return answer('throttled', exact(wait))
+      return answer('throttled', exact(throttle_left))
     end
-    local grown = was_trusted() and INITIAL_THROTTLE or math.max(INITIAL_THROTTLE, 2 * record.throttle)
+    local grown = throttle_starts_again() and INITIAL_THROTTLE or math.max(INITIAL_THROTTLE, 2 * record.throttle)
     record.throttle = math.min(grown, MAX_THROTTLE)
     record.throttled_until = now + record.throttle
   end
@@ -188,7 +188,7 @@ function operations.claim(id, seen, lease, throttled, without_failure)
 end
 
 function operations.commit(id, access, refresh, lifetime, remaining, ends_after)
-  if record.version == id then return answer('done') end
+  if record.version == id then return answer('done', exact(record.committed_at)) end
   if record.claim_id ~= id then return answer('claim_lost', shared_token()) end
   lifetime, remaining = tonumber(lifetime), tonumber(remaining)
   record.version, record.access, record.refresh = id, access, unmarked(refresh)
@@ -199,17 +199,17 @@ function operations.commit(id, access, refresh, lifetime, remaining, ends_after)
   record.unrejected_since, record.rejected_at = unrejected_since(), nil
   save()
   publish('commit ' .. id)
-  return answer('done')
+  return answer('done', exact(now))
 end
 
-function operations.release(id, backoff, failure, refresh)
+function operations.release(id, retry_after, failure, refresh)
   if record.claim_id ~= id then return answer('claim_lost', shared_token()) end
   record.refresh, record.claim_id, record.claimed_at, record.claim_until = unmarked(refresh), nil, 0, 0
   failure = unmarked(failure)
   if failure then
     if record.failures == 0 then record.failing_since = now end
     record.failures = record.failures + 1
-    record.not_before, record.failure = now + tonumber(backoff), failure
+    record.not_before, record.failure = now + tonumber(retry_after), failure
   end
   save()
   publish('release ' .. id)

@@ -77,7 +77,7 @@ FORGET: Final[Arguments] = (b"forget",)
 def claim_arguments(event: Claim, *, without_failure: bool = False) -> Arguments:
     """Return the arguments for a claim; `without_failure` ignores the failure of the record."""
     seen = _marked(None if event.seen is None else event.seen.encode())
-    return b"claim", event.id.encode(), seen, exact(event.lease), _flag(event.throttled), _flag(without_failure)
+    return b"claim", event.id.encode(), seen, exact(event.lease), _flag(event.may_be_throttled), _flag(without_failure)
 
 
 def commit_arguments(event: Commit) -> Arguments:
@@ -90,7 +90,7 @@ def commit_arguments(event: Commit) -> Arguments:
 def release_arguments(event: Release) -> Arguments:
     """Return the arguments for a release."""
     failure = _marked(None if event.failure is None else failure_to_json(event.failure).encode())
-    return b"release", event.id.encode(), exact(event.backoff), failure, _marked(event.refresh)
+    return b"release", event.id.encode(), exact(event.retry_after), failure, _marked(event.refresh)
 
 
 def _flag(value: bool) -> bytes:  # noqa: FBT001  the value is what it is about
@@ -180,6 +180,8 @@ def parse_end(answer: Answer) -> EndAnswer:
     match answer.word, answer.items:
         case b"done", ():
             return Done()
+        case b"done", (committed_at,):
+            return Done(committed_at=_number(committed_at))
         case b"claim_lost", ():
             return ClaimLost(token=None)
         case b"claim_lost", items:

@@ -1,0 +1,340 @@
+"""An account in a store that may fail: while the store is down, a private record takes its place.
+
+A store that is down, slow, emptied or damaged costs a bounded delay and an event, never a token. While the store is
+down, the worker renews for itself, first with the API key, because the refresh token that it knew belongs to all
+workers. When the store is back, the worker offers its token by a claim and a commit.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
+
+from attrs import evolve
+
+from apivideo_auth import events
+from apivideo_auth._clock import Clock
+from apivideo_auth._policy import LEASE_MARGIN
+from apivideo_auth._record import (
+    Busy,
+    Changed,
+    Claim,
+    ClaimAnswer,
+    Commit,
+    Done,
+    EndAnswer,
+    Event,
+    Granted,
+    Release,
+    SharedToken,
+)
+from apivideo_auth._tasks import finish, start, within
+from apivideo_auth.stores._base import Slot, Waiters
+from apivideo_auth.stores._breaker import CircuitBreaker
+from apivideo_auth.stores._private import PrivateRecord
+
+if TYPE_CHECKING:
+    from apivideo_auth.stores._failover import FailoverSlot
+
+OPERATION_TIMEOUT: Final = 0.5
+"""Seconds that one operation of a store may take."""
+
+_T = TypeVar("_T")
+
+
+class OpenSlot(Protocol):
+    """Opens the store's own slot; see `TokenStore.open`."""
+
+    def __call__(self, *, on_commit: Callable[[], None], on_damage: Callable[[str], None]) -> Slot: ...
+
+
+class _DownError(Exception):
+    """The store gave no answer, or is not asked before its backoff is over."""
+
+
+class FailoverAccount:
+    """One account in a store that may fail, as the managers of this process and event loop see it.
+
+    `limiter` limits the operations that the store gets at a time.
+    """
+
+    def __init__(
+        self, open_slot: OpenSlot, *, clock: Clock, limiter: asyncio.Semaphore, private: PrivateRecord
+    ) -> None:
+        self.slots: list[FailoverSlot] = []
+        self.loop = asyncio.get_running_loop()
+        self.limiter = limiter
+        self.private = private
+        self._open_slot = open_slot
+        self._now = clock.monotonic
+        self._slot: Slot | None = None
+        # Guards `private`: an operation begins when the one before it has been answered.
+        self._lock = asyncio.Lock()
+        self._waiters = Waiters()
+        self._is_watched = False
+        # The id of the claim that a manager of this process holds, and the end of its lease.
+        self._claim_id: str | None = None
+        self._claim_until = 0.0
+        self._breaker = CircuitBreaker(clock=clock, emit=self._emit)
+        self._timer: asyncio.TimerHandle | None = None
+        self._look_task: asyncio.Task[None] | None = None
+        self._look_again = False
+
+    # The operations. Each runs to its end, and takes the lock.
+
+    async def read(self, slot: "FailoverSlot | None" = None) -> SharedToken | None:
+        """Return the token of the account; `None` while the store is down."""
+        async with self._lock:
+            token = None
+            if slot is not None:
+                slot.wakes_seen = self._waiters.wakes
+            with suppress(_DownError):
+                token = await self._ask(lambda store: store.read())
+                if token is not None:
+                    self.private.note_commit(token.committed_at)
+                await self._resend_unconfirmed()
+                token = await self._offer(token)
+            return token
+
+    async def claim(self, event: Claim, slot: "FailoverSlot") -> ClaimAnswer:
+        """Claim in the store, or while it is down in the private record."""
+        slot.holds_shared_claim = False
+        async with self._lock:
+            slot.wakes_seen = self._waiters.wakes
+            now = self._now()
+            if self._claim_id is not None and now < self._claim_until:
+                return Busy(retry_after=self._claim_until - now)
+            try:
+                await self._resend_unconfirmed()
+                answer = await self._send(event)
+                slot.holds_shared_claim = isinstance(answer, Granted)
+            except _DownError:
+                answer = self.private.claim(event, self._now())
+            if isinstance(answer, Changed):
+                self.private.note_commit(answer.token.committed_at)
+            elif isinstance(answer, Granted):
+                self._claim_id = event.id
+                self._claim_until = now + event.lease
+                return self.private.use_refresh(answer)
+            return answer
+
+    async def commit(self, event: Commit, slot: "FailoverSlot") -> EndAnswer:
+        """Commit where the claim was granted, and give the token to the other managers."""
+        began_at = self._now()
+        answer = await self.end(event, slot)
+        if isinstance(answer, Done):
+            token = SharedToken(
+                version=event.id,
+                access=event.access,
+                lifetime=event.lifetime,
+                remaining=event.remaining,
+                # Not used by `on_commit`.
+                committed_at=0.0,
+            )
+            self._notify(token, began_at, except_for=slot)
+        return answer
+
+    async def end(self, event: Commit | Release, slot: "FailoverSlot") -> EndAnswer:
+        """End a claim where it was granted; in the private record if the store does not answer."""
+        async with self._lock:
+            if isinstance(event, Release):
+                self.private.give_back(event.refresh)
+            answer: EndAnswer | None = None
+            if slot.holds_shared_claim:
+                try:
+                    answer = await self._send(event)
+                except _DownError:
+                    # The store may have executed it, so the refresh token is not this worker's alone.
+                    self.private.take_over(event.id, self._now())
+                    event = evolve(event, refresh=None)
+                else:
+                    if isinstance(event, Commit):
+                        self.private.clear()
+                        if isinstance(answer, Done):
+                            self.private.note_commit(answer.committed_at)
+                        self._breaker.on_repair()
+            if answer is None:
+                answer = self.private.end(event, self._now())
+            if self._claim_id == event.id:
+                self._claim_id = None
+            self._waiters.wake()
+        return answer
+
+    async def changed(self, timeout: float, slot: "FailoverSlot") -> None:
+        """Wait for another manager of this process, or for the store."""
+        if self._waiters.wakes != slot.wakes_seen:
+            return
+        if self._is_watched or self._claim_id is not None or not self._breaker.can_read:
+            await self._waiters.wait(timeout)
+            return
+        self._is_watched = True
+        try:
+            # No limit: a wait that took longer, because the event loop was blocked, says nothing about the store.
+            await self._ask(lambda store: _wait_for_change(store, timeout), limit=None)
+        except _DownError:
+            return
+        finally:
+            self._is_watched = False
+            self._waiters.wake()
+
+    async def forget(self) -> None:
+        """Delete the record, in the store and here."""
+        async with self._lock:
+            self.private.clear()
+            self.private.unconfirmed = None
+            with suppress(_DownError):
+                await self._ask(lambda store: store.forget())
+
+    async def close(self) -> None:
+        """Close the store's slot, even if the store is down."""
+        self._cancel_timer()
+        self._waiters.wake()
+        if self._look_task is not None:
+            await finish(self._look_task)
+        with suppress(_DownError):
+            await self._resend_unconfirmed()
+        self._cancel_timer()
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            # Nothing depends on it any more.
+            with suppress(Exception):
+                async with asyncio.timeout(OPERATION_TIMEOUT):
+                    await slot.close()
+
+    # The store is back.
+
+    async def _resend_unconfirmed(self) -> None:
+        """Send the event again that the store may not have executed. Repeating an event changes nothing."""
+        event = self.private.unconfirmed
+        if event is None:
+            return
+        answer = await self._send(event)
+        self.private.unconfirmed = None
+        if isinstance(answer, Granted):
+            # The renewal went on with the private record, so this claim is not needed.
+            await self._send(Release(id=event.id, refresh=answer.refresh))
+        elif isinstance(event, Commit) and isinstance(answer, Done) and self.private.record.version == event.id:
+            self.private.clear()
+
+    async def _offer(self, shared: SharedToken | None) -> SharedToken | None:
+        """Commit the private token if it is better than the record's.
+
+        Return the record's token, or `None` if it is now this worker's own.
+        """
+        own = self.private.token(self._now())
+        if own is None:
+            return shared
+        if shared is not None and (shared.version == own.version or shared.remaining >= own.remaining):
+            self.private.clear()
+            return shared
+        claim = Claim(id=own.version, seen=None if shared is None else shared.version, lease=LEASE_MARGIN)
+        answer = await self._send(claim)
+        if isinstance(answer, Changed):
+            return answer.token
+        if not isinstance(answer, Granted):
+            self._schedule_look(answer.retry_after)
+            return shared
+        # This claim came after the call, so that the token ends sooner after it than its lifetime.
+        remaining = self.private.record.ends_at - self._now()
+        commit = Commit(
+            id=own.version,
+            access=own.access,
+            refresh=self.private.take_refresh(),
+            lifetime=own.lifetime,
+            remaining=remaining,
+            ends_after=remaining,
+        )
+        await self._send(commit)
+        self.private.clear()
+        return None
+
+    # Asking the store.
+
+    @overload
+    async def _send(self, event: Claim) -> ClaimAnswer: ...
+    @overload
+    async def _send(self, event: Commit | Release) -> EndAnswer: ...
+    @overload
+    async def _send(self, event: Event) -> ClaimAnswer | EndAnswer: ...
+    async def _send(self, event: Event) -> ClaimAnswer | EndAnswer:
+        """Return the store's answer to an event."""
+        match event:
+            case Claim():
+                return await self._ask(lambda store: store.claim(event), event)
+            case Commit():
+                return await self._ask(lambda store: store.commit(event), event)
+            case Release():
+                return await self._ask(lambda store: store.release(event), event)
+
+    async def _ask(
+        self,
+        operation: Callable[[Slot], Coroutine[Any, Any, _T]],
+        event: Event | None = None,
+        *,
+        limit: float | None = OPERATION_TIMEOUT,
+    ) -> _T:
+        """Return the store's answer. Raises `_DownError` if there is none; then `event` is sent again later."""
+        write = event is not None
+        if not self._breaker.allows(write=write):
+            raise _DownError
+        try:
+            if self._slot is None:
+                self._slot = self._open_slot(on_commit=self._look, on_damage=self._breaker.on_damage)
+            if limit is None:
+                answer = await operation(self._slot)
+            else:
+                async with self.limiter:
+                    answer = await within(limit, operation(self._slot))
+        except Exception as error:  # noqa: BLE001  whatever a store raises, it is down
+            self.private.unconfirmed = event or self.private.unconfirmed
+            cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            # It may be long until a manager asks, so a timer looks again.
+            self._schedule_look(self._breaker.on_failure(cause, write=write))
+            raise _DownError from None
+        self._breaker.on_success(write=write)
+        return answer
+
+    def _schedule_look(self, seconds: float) -> None:
+        self._cancel_timer()
+        if self.slots:
+            self._timer = self.loop.call_at(self.loop.time() + seconds, self._look, context=Context())
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # What other workers commit.
+
+    def _look(self) -> None:
+        """Look at the record for all managers, after another worker's commit and when the store may be back."""
+        self._breaker.allow_now()
+        self._look_again = True
+        if self.slots and (self._look_task is None or self._look_task.done()):
+            self._look_task = start(self._look_and_notify(), name="apivideo-auth-look")
+
+    async def _look_and_notify(self) -> None:
+        # Bounded: one round for each commit, however many come while a round lasts.
+        while self._look_again and self.slots:
+            self._look_again = False
+            asked_at = self._now()
+            token = await self.read()
+            if token is not None:
+                self._notify(token, asked_at, except_for=None)
+
+    def _notify(self, token: SharedToken, asked_at: float, *, except_for: "FailoverSlot | None") -> None:
+        self._waiters.wake()
+        for slot in [*self.slots]:
+            if slot is not except_for:
+                slot.on_commit(token, asked_at)
+
+    def _emit(self, event: events.Event) -> None:
+        for slot in [*self.slots]:
+            slot.emit(event)
+
+
+async def _wait_for_change(slot: Slot, timeout: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout + OPERATION_TIMEOUT):
+            await slot.changed(timeout)
