@@ -18,15 +18,16 @@ from apivideo_auth._response import MAX_BODY_SIZE, Endpoint, parse_response
 from apivideo_auth._urls import PRODUCTION, normal_base_url
 from apivideo_auth._validation import check_instance, check_number
 from apivideo_auth._version import __version__
+from apivideo_auth.events import logger
 
-_CONNECT_PART: Final = 0.9
-"""The part of `attempt_timeout` in which a connection must be there. Without one, nothing was sent."""
+_CONNECT_FRACTION: Final = 0.9
+"""The fraction of `attempt_timeout` within which a connection must be made. Without one, nothing was sent."""
 
 _CHECK_NETWORK = "check the network (behind a proxy: trust_env=True)"
 _CONNECTION_PROBLEMS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (
         aiohttp.ClientConnectorCertificateError,
-        "its TLS certificate is not trusted; if your network has a CA of its own, pass a connector that trusts it",
+        "its TLS certificate is not trusted; if your network has its own CA, pass a connector that trusts it",
     ),
     (aiohttp.ClientSSLError, "the TLS handshake failed; check that the server speaks TLS on this port"),
     (aiohttp.ClientProxyConnectionError, "the proxy cannot be reached; check the proxy settings of the environment"),
@@ -39,7 +40,7 @@ _VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,2}", re.ASCII)
 
 
 class TokenEndpoints(Protocol):
-    """The two calls that a `TokenManager` makes: an `AuthenticationApi` has them, and so may a stand-in."""
+    """The two calls that a `TokenManager` makes: `AuthenticationApi` has them; a stand-in may have them too."""
 
     async def authenticate(self, payload: AuthenticatePayload) -> AccessToken:
         """Return a token for the API key."""
@@ -55,16 +56,16 @@ class AuthenticationApi:
 
     The session is private: no cookies, no middlewares, no redirects, no proxy from the environment unless `trust_env`.
 
-    - `connector`: it stays the caller's to close.
+    - `connector`: the aiohttp connector to use. The caller closes it.
     - `application`: `("name", "1.2.3")`, sent as `AV-Origin-App`.
-    - `attempt_timeout`: seconds that one call may take as a whole.
+    - `attempt_timeout`: the limit for one whole call, in seconds.
 
     Raises `TypeError`, `ValueError` or `InsecureUrlError` at construction if an argument is invalid. It works in one
     running event loop at a time; when that loop is closed, the next call opens a session in the new one.
     """
 
     clock: Clock = SYSTEM_CLOCK
-    """Its wall clock turns a `Retry-After` with a date into seconds."""
+    """Its wall clock turns a `Retry-After` with a date into seconds; it measures calls for the log."""
 
     def __init__(
         self,
@@ -135,7 +136,12 @@ class AuthenticationApi:
         self, endpoint: Endpoint, payload: AuthenticatePayload | RefreshTokenPayload, secret: str
     ) -> AccessToken:
         # Failures are values until here, so that the exception has no frame that holds a response.
+        started_at = self.clock.monotonic()
         result = await self._send(endpoint, payload, secret)
+        failure = result if isinstance(result, Failure) else None
+        outcome = "a token" if failure is None else f"status {failure.status}" if failure.status else failure.kind
+        seconds = self.clock.monotonic() - started_at
+        logger.debug("called %s%s: %s in %.2f s", self._base_url, endpoint, outcome, seconds)
         if isinstance(result, Failure):
             raise error_from(result)
         return result
@@ -174,7 +180,7 @@ class AuthenticationApi:
             return self._network_failure(error, url)
 
     async def _open_session(self) -> aiohttp.ClientSession | Failure:
-        """Return the session of the running event loop, or why there can be none."""
+        """Return the session of the running event loop, or the failure that there can be none."""
         loop = asyncio.get_running_loop()
         if self._connector is not None and self._connector.closed:
             return _misuse("the connector that was passed is closed; keep it open while it is in use")
@@ -185,7 +191,7 @@ class AuthenticationApi:
         if self._session is None or self._session.closed:
             try:
                 self._session = self._new_session(loop)
-            except RuntimeError:  # aiohttp's answer to a connector of another loop
+            except RuntimeError:  # aiohttp rejects a connector of another loop
                 return _misuse("the connector that was passed belongs to another event loop; make one in each loop")
             self._loop = loop
         return self._session
@@ -197,10 +203,10 @@ class AuthenticationApi:
             connector=connector,
             connector_owner=self._connector is None,
             cookie_jar=aiohttp.DummyCookieJar(),
-            # With a timeout of its own, waiting for a connection differs from waiting for the response.
+            # A separate connect timeout distinguishes a missing connection from a missing response.
             timeout=aiohttp.ClientTimeout(
                 total=self._attempt_timeout,
-                connect=self._attempt_timeout * _CONNECT_PART,
+                connect=self._attempt_timeout * _CONNECT_FRACTION,
                 ceil_threshold=MAX_ATTEMPT_TIMEOUT,
             ),
             headers=self._headers,
@@ -210,18 +216,18 @@ class AuthenticationApi:
         )
 
     def _network_failure(self, error: Exception, url: str) -> Failure:
-        """Return the failure that an exception of a call stands for."""
+        """Return the failure for an exception that a call raised."""
         match error:
             case aiohttp.ClientConnectorError():
                 return _not_sent(f"{url} cannot be reached: {_why_no_connection(error)}")
             case aiohttp.ConnectionTimeoutError():
-                seconds = f"{self._attempt_timeout * _CONNECT_PART:g} seconds"
+                seconds = f"{self._attempt_timeout * _CONNECT_FRACTION:g} seconds"
                 return _not_sent(f"{url} cannot be reached: no connection within {seconds}; check the network")
             case aiohttp.ClientHttpProxyError():
-                hint = "; it wants a user and a password" if error.status == 407 else ""  # noqa: PLR2004
+                hint = "; it requires a user name and a password" if error.status == 407 else ""  # noqa: PLR2004
                 return _not_sent(f"{url} cannot be reached: the proxy responded with status {error.status}{hint}")
             case aiohttp.ClientResponseError():
-                return Failure(kind="invalid", message=f"{url} responded with something that is not HTTP")
+                return Failure(kind="invalid", message=f"{url} did not send a valid HTTP response")
             case TimeoutError():
                 seconds = f"{self._attempt_timeout:g} seconds"
                 return Failure(kind="connection", message=f"{url} did not respond within {seconds}")
@@ -232,7 +238,7 @@ class AuthenticationApi:
 
 def _why_no_connection(error: aiohttp.ClientConnectorError) -> str:
     """Return why a connection failed, and what to do about it."""
-    # The error of a certificate has no system error beneath.
+    # A certificate error has no underlying system error.
     system_error = getattr(error, "os_error", None)
     for cls, reason in _CONNECTION_PROBLEMS:
         if isinstance(error, cls) or isinstance(system_error, cls):

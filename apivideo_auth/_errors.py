@@ -1,4 +1,4 @@
-"""The errors that callers see, and how they are made from a `Failure`.
+"""The errors that callers see, and their conversion from and to a `Failure`.
 
     AuthError (an aiohttp.ClientError)
     ├── AuthConnectionError          no response: connection refused or broken, timeout
@@ -26,7 +26,7 @@ _MAX_MESSAGE_LENGTH = 1000
 
 
 class AuthError(aiohttp.ClientError):
-    """The base of every error of this package.
+    """The base class of this package's errors.
 
     - `retryable`: whether the same call may succeed later without a change by the user.
     - `retry_after`: seconds until another try makes sense, or `None` if that is not known.
@@ -63,7 +63,7 @@ class AuthResponseError(AuthError):
     """The endpoint responded, but not with a token.
 
     `status` is the HTTP status. `type` (a link whose last part names the error), `title` and `name` (the offending
-    parameter) are those of the response's body, and `None` if it had none. `body` holds all of them.
+    parameter) come from the body of the response, and are `None` if it had none. `body` holds all of them.
     """
 
     status: int | None = None
@@ -76,7 +76,7 @@ class AuthResponseError(AuthError):
         message: str,
         *,
         status: int | None = None,
-        type: str | None = None,  # noqa: A002  the body's own name for it
+        type: str | None = None,  # noqa: A002  the name in the body
         title: str | None = None,
         name: str | None = None,
         retry_after: float | None = None,
@@ -165,7 +165,7 @@ def error_from(failure: Failure, *, retry_after: float | None = None) -> AuthErr
 
 
 def failure_from(error: BaseException, *secrets: str) -> Failure:
-    """Return the failure that an exception of a token call stands for, with `secrets` masked in its texts.
+    """Return the failure for an exception of a token call, with `secrets` masked in its texts.
 
     The exception may be a stand-in's: attributes of a wrong type or value count as missing.
     """

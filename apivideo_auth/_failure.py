@@ -1,4 +1,4 @@
-"""Why a call to an endpoint brought no token, as a value that workers can share."""
+"""The failure of a call to an endpoint, as a value that workers can share."""
 
 from typing import Final, Literal, TypeAlias
 
@@ -17,7 +17,7 @@ FailureKind: TypeAlias = Literal["connection", "misuse", "response", "credential
 """
 
 WRONG_ADDRESS_STATUSES: Final = (404, 405, 410)
-"""These statuses mean that no token endpoint is there. Waiting does not help, a different `base_url` does."""
+"""These statuses mean that no token endpoint is there. Only a different `base_url` helps."""
 
 MAX_TEXT_LENGTH: Final = 200
 

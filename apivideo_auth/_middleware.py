@@ -21,7 +21,7 @@ _UNAUTHORIZED = 401
 
 
 class TokenSender:
-    """The part that `BearerAuth` for aiohttp and for httpx share: the source, the allowed origins and the event."""
+    """The parts that `BearerAuth` for aiohttp and for httpx share: the source, the allowed origins and the event."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class BearerAuth(TokenSender):
     """Sets `Authorization` on requests to the allowed origins, and replays a request once after a 401.
 
     Put it last, `middlewares=(retry, logging, BearerAuth(tokens))`, so that each retry gets the current token.
-    Requests to other origins (redirects too) and requests with an `Authorization` of their own are not changed. The
+    Requests to other origins (also after a redirect) and requests that already have the header are not changed. The
     header is removed when the request is over, so that no `request_info` shows it.
 
     - `origins`: where the token may be sent; by default the source's `base_url`.
@@ -96,14 +96,14 @@ class BearerAuth(TokenSender):
         response.release()
         self._emit(token, None)
         if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
-            # A second send needs a new future for the server's answer.
+            # A second send needs a new future for the server's 100 Continue.
             request.update_expect_continue(expect=True)
         try:
             return await _send(request, handler, token_now)
         except aiohttp.ClientConnectorError:
             raise
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-            # After these aiohttp would repeat the whole exchange: a third and a fourth request.
+            # aiohttp would repeat the whole exchange after these: a third and a fourth request.
             broken = f"the connection broke when the request was sent again ({type(error).__name__})"
             raise aiohttp.ClientConnectionError(broken) from error
 
@@ -145,11 +145,11 @@ async def _read_ahead(response: ClientResponse) -> None:
         while not content.at_eof() and len(data) <= MAX_READ_AHEAD:
             data += await content.readany()
     except aiohttp.ClientError:
-        # The status is there all the same, and the caller gets this error by reading.
+        # The status is known, and the caller gets this error when reading the body.
         pass
     if data:
         with warnings.catch_warnings():
-            # `wait_eof` would not do: it waits for ever if the body is larger than the session's `read_bufsize`.
+            # `wait_eof` cannot replace this: it waits for ever if the body is larger than the session's `read_bufsize`.
             warnings.simplefilter("ignore", DeprecationWarning)
             content.unread_data(bytes(data))
 
@@ -157,8 +157,8 @@ async def _read_ahead(response: ClientResponse) -> None:
 def _can_be_sent_again(request: ClientRequest) -> bool:
     """Return whether the body would be sent in full a second time.
 
-    Bytes are, and multipart bodies of bytes. Generators and pipes would be sent empty or cut, without an error, and a
-    file may still be read by the thread that the first attempt started.
+    Bytes are, and multipart bodies whose parts are all bytes. Generators and pipes would be sent empty or truncated,
+    without an error. A file may still be read by the thread that the first attempt started.
     """
     body = request.body
     if isinstance(body, MultipartWriter):

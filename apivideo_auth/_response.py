@@ -1,4 +1,4 @@
-"""What a response of the two endpoints means: status, headers and body in, a token or a failure out.
+"""Parses responses of the two endpoints: status, headers and body in, a token or a failure out.
 
 No exception leaves this module: its traceback would hold the body, and with it secrets, among its locals.
 """
@@ -32,7 +32,7 @@ def parse_response(  # noqa: PLR0913  one argument for each part of a response
     utc: float,
     sent: str = "",
 ) -> AccessToken | Failure:
-    """Return the token that an endpoint of `origin` sent, or why there is none.
+    """Return the token that an endpoint of `origin` sent, or the failure.
 
     `headers` must ignore case. `body` holds at most `MAX_BODY_SIZE` bytes; one byte more means that there were more.
     `utc` is the wall clock, for a `Retry-After` with a date. `sent` is the secret that was sent: a response may repeat
@@ -126,18 +126,18 @@ def _json_document(headers: Mapping[str, str], body: bytes) -> object:
     """Return the JSON document of a body; raise `ValueError`, without text from it, if there is none."""
     plain = _decompressed(headers.get("Content-Encoding", ""), body)
     if plain is None:
-        raise ValueError("its content encoding is unknown or broken")
+        raise ValueError("the content encoding of the body is unknown or broken")
     if len(plain) > MAX_BODY_SIZE:
-        raise ValueError(f"it is longer than {MAX_BODY_SIZE} bytes")
+        raise ValueError(f"the body is longer than {MAX_BODY_SIZE} bytes")
     if not plain.strip():
-        raise ValueError("it is empty")
+        raise ValueError("the body is empty")
     try:
         return cast("object", json.loads(plain.decode(), parse_constant=_reject_constant))
     except UnicodeDecodeError:
-        why = "it is not UTF-8"
+        why = "the body is not UTF-8"
     except (ValueError, RecursionError):
         html = "html" in headers.get("Content-Type", "").partition(";")[0].lower()
-        why = "it is HTML, not JSON; is the base URL correct?" if html else "it is not JSON"
+        why = "the body is HTML, not JSON; is the base URL correct?" if html else "the body is not JSON"
     raise ValueError(why)
 
 
@@ -152,7 +152,7 @@ def _decompressed(encoding: str, body: bytes) -> bytes | None:
             return body
         case "gzip" | "x-gzip" | "deflate":
             try:
-                # 32 added to the window size makes zlib tell gzip from zlib by the header.
+                # 32 added to the window size: zlib detects gzip or zlib by the header.
                 return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(body, MAX_BODY_SIZE + 1)
             except zlib.error:
                 return None

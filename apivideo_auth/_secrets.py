@@ -1,20 +1,20 @@
-"""Strings that mask themselves, and what else keeps secrets out of texts."""
+"""Strings that mask themselves, and functions that remove secrets from texts."""
 
 from hashlib import blake2b
 from typing import Any, Final, NoReturn, Self, SupportsIndex, overload
 
 MASK: Final = "***"
 MIN_SECRET_LENGTH: Final = 6
-"""Shorter strings are not masked in texts: they match by chance and would only spoil the text."""
+"""Shorter strings are not masked in texts: they match by chance, and masking them would garble the text."""
 MIN_PIECE_LENGTH: Final = 16
-"""A piece of a secret this long is masked as well: a server may repeat only the beginning of what was sent."""
+"""A piece of a secret this long is masked as well: a server may repeat only the beginning of a secret."""
 
 
 class Secret(str):
     """A string whose `repr` is masked, whose slices are masked too, and that cannot be pickled.
 
     Everywhere else it is an ordinary `str`, so that it can be sent. Tracebacks that capture locals, log records made
-    with `%r`, and the repr of any object that contains it show only the mask, also where a tool shortens strings.
+    with `%r`, and the repr of any object that contains it show only the mask, even if a tool shortens strings.
     """
 
     __slots__ = ()

@@ -1,4 +1,4 @@
-"""The token that callers get, and the protocol of objects that provide one."""
+"""The token that callers get, and the protocol of its sources."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
@@ -36,7 +36,7 @@ class Token:
 
     - `authorization`: the value of the header, "Bearer …".
     - `access_token`: the token alone.
-    - `expires_at`: its end by the wall clock; aware, UTC. It is for people: use `remaining()` for decisions.
+    - `expires_at`: its end by the wall clock; aware, UTC. Show it to people, and use `remaining()` for decisions.
     - `generation`: how many tokens its manager had taken by then. It means nothing to another process.
 
     Its `repr` and `str` show a fingerprint instead of the token. It cannot be pickled; use `str(token.access_token)`.
@@ -63,7 +63,7 @@ class Token:
         self.__attrs_init__(access_token, expires_at, generation, clock=clock, ends_at=ends_at)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def remaining(self) -> float:
-        """Return the seconds until its end, and 0 after it. Jumps of the wall clock do not change them."""
+        """Return the seconds until its end, 0 after it. Jumps of the wall clock do not affect a manager's tokens."""
         if self._ends_at is None:
             return max(0.0, self.expires_at.timestamp() - self._clock.utc())
         return max(0.0, self._ends_at - self._clock.monotonic())

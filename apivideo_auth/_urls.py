@@ -1,4 +1,4 @@
-"""Origins: where a secret may be sent."""
+"""Origins, to which secrets may be sent."""
 
 import os
 from ipaddress import ip_address
@@ -14,7 +14,7 @@ SANDBOX: Final = "https://sandbox.api.video"
 INSECURE_HOSTS_VARIABLE: Final = "APIVIDEO_INSECURE_HOSTS"
 
 Origin: TypeAlias = tuple[str, str | None, int | None]
-"""Scheme, host and port. `URL.origin()` is no substitute: for it `https://h:443` and `https://h` differ."""
+"""Scheme, host and port. `URL.origin()` cannot replace it: there `https://h:443` and `https://h` differ."""
 
 _HTTP_SCHEME = {"ws": "http", "wss": "https"}
 
@@ -27,7 +27,7 @@ def origin_of(url: URL) -> Origin:
 def normal_base_url(base_url: object, *, what: str = "base_url") -> str:
     """Return `base_url` as an origin, `scheme://host[:port]`, without a slash at its end.
 
-    Raises `TypeError` if it is not a string, `ValueError` if it is not a URL or more than an origin, and
+    Raises `TypeError` if it is not a string, `ValueError` if it is not an origin, and
     `InsecureUrlError` if it is plain http to another machine. `what` names it in messages.
     """
     if isinstance(base_url, URL):
@@ -42,7 +42,7 @@ def normal_base_url(base_url: object, *, what: str = "base_url") -> str:
             f"{what} must be an origin alone, without path, query or fragment; write {str(url.origin())!r}"
         )
     host = url.host or ""
-    if url.scheme == "http" and not _may_be_plain(host):
+    if url.scheme == "http" and not _allows_plain_http(host):
         # The variable has no effect on api.video's hosts.
         test = "" if _is_api_video(host) else f", or name the host in {INSECURE_HOSTS_VARIABLE} if it is a test server"
         raise InsecureUrlError(f"{what} is plain http to {host!r}, which would expose secrets; write https://{test}")
@@ -62,8 +62,8 @@ def _parsed(text: str, what: str) -> URL:
     raise ValueError(f"{what} is not an http(s) URL; write an origin such as {PRODUCTION!r}")
 
 
-def _may_be_plain(host: str) -> bool:
-    """Return whether plain http to this host stays inside this machine, or was allowed by name."""
+def _allows_plain_http(host: str) -> bool:
+    """Return whether plain http to this host is allowed: the host is this machine, or is named in the variable."""
     if host == "localhost":
         return True
     try:

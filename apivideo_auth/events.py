@@ -1,7 +1,7 @@
 """The events of a `TokenManager`: frozen values without secrets.
 
-Each has a `message`, one sentence that is also its record on the logger `apivideo_auth`. Events about a failure have a
-`cause` as well: its text alone.
+Each has a `message`, one sentence that is also its record on the logger `apivideo_auth`. Events about a failure also
+have a `cause`, the text of the failure alone.
 """
 
 import logging
@@ -29,7 +29,7 @@ NotReplayed: TypeAlias = Literal["body", "no_token"]
 
 @frozen(kw_only=True)
 class TokenRenewed:
-    """A call to an endpoint brought a token.
+    """A renewal succeeded: an endpoint sent a token.
 
     - `endpoint`: the path of the endpoint; `reason`: why it was called.
     - `seconds`: how long the call took.
@@ -57,7 +57,7 @@ class TokenRenewed:
 
 @frozen(kw_only=True)
 class RenewalFailed:
-    """A call to an endpoint brought no token.
+    """A renewal failed: an endpoint sent no token.
 
     - `error_class`, `cause`: class and text of the error that callers get if they cannot be served.
     - `failures`: how many calls of the account have failed in a row.
@@ -113,7 +113,7 @@ class TokenAdopted:
 
 @frozen(kw_only=True)
 class TokenRejected:
-    """The API answered 401 to a request with this token.
+    """The API responded with 401 to a request with this token.
 
     - `replayed`: the request was sent again with another token.
     - `why_not`: "body", the body cannot be sent again in full; "no_token", no other token is available. `None` if the

@@ -33,15 +33,15 @@ class BearerAuth(TokenSender, httpx.Auth):
     """Sets `Authorization` on requests to the allowed origins, and replays a request once after a 401.
 
     Pass it as `auth` to an `httpx.AsyncClient`, or to one request. A synchronous `Client` gets a `RuntimeError`.
-    Requests to other origins and requests with an `Authorization` of their own are not changed. A redirect within an
+    Requests to other origins and requests that already have the header are not changed. A redirect within an
     origin keeps the token. A redirect to another origin removes it, also if that origin is allowed. The header is
     removed from the requests when the response is there.
 
     - `origins`: where the token may be sent; by default the source's `base_url`.
     - `on_event`: a function that gets each `events.TokenRejected`.
 
-    A request raises the `AuthError` of the source if no token can be had. Construction raises `TypeError`, `ValueError`
-    or `InsecureUrlError` if an argument is invalid.
+    A request raises the `AuthError` of the source if no token is available. Construction raises `TypeError`,
+    `ValueError` or `InsecureUrlError` if an argument is invalid.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ def instrument(
     meter_provider: "MeterProvider | None" = None,
     tracer_provider: "TracerProvider | None" = None,
 ) -> Callable[[], None]:
-    """Report what a manager does from now on, and return a function that ends that.
+    """Report a manager's events and token from now on, and return a function that stops it.
 
     The providers default to the global ones. Raises `TypeError` if `tokens` is not a `TokenManager`, and `ImportError`
     if opentelemetry-api is missing.
@@ -61,11 +61,11 @@ def instrument(
     watched[number] = tokens
     unsubscribe = tokens.subscribe(_recorder(tokens, meter, trace.get_tracer(_NAME, __version__, tracer_provider)))
 
-    def end() -> None:
+    def stop() -> None:
         watched.pop(number, None)
         unsubscribe()
 
-    return end
+    return stop
 
 
 def _recorder(  # noqa: C901  one branch for each event

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @fixture
 async def apivideo() -> "AsyncGenerator[Emulator]":
-    """Provide a local api.video: an `apivideo_auth.emulator.Emulator` that has started."""
+    """Provide a local api.video: a started `apivideo_auth.emulator.Emulator`."""
     from apivideo_auth.emulator import Emulator  # noqa: PLC0415  see above
 
     async with Emulator() as server:

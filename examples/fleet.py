@@ -86,7 +86,7 @@ async def _list_videos(session: aiohttp.ClientSession, counts: Counts, pause: fl
             async with session.get("/videos") as response:
                 await response.read()
                 counts.failures += response.status != OK
-        except aiohttp.ClientError:  # an AuthError, if no token can be had, is one too
+        except aiohttp.ClientError:  # an AuthError, if no token is available, is one too
             counts.failures += 1
         counts.requests += 1
         await asyncio.sleep(pause)

@@ -5,7 +5,7 @@
 
     GET  /videos      the account's videos
     POST /videos      {"title": "…"} creates a video
-    GET  /health      the state of the authentication: 200, or 503 if no token can be had
+    GET  /health      the state of the authentication: 200, or 503 if no token is available
 
 HOST and PORT say where it listens. Its log shows requests, renewals and failures.
 """
@@ -61,7 +61,7 @@ async def health(request: web.Request) -> web.Response:
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer 503 if no token can be had, and 502 if api.video cannot be reached, with the cause."""
+    """Respond with 503 if no token is available, and 502 if api.video cannot be reached, with the cause."""
     try:
         return await handler(request)
     except AuthError as error:

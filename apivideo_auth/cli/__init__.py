@@ -1,6 +1,6 @@
-"""The command line: commands, options and help. The work of each command is in a module of its own.
+"""The command line: commands, options and help.
 
-Those modules import aiohttp. They are imported when a command runs, so that `--help` answers at once.
+The modules that do the work import aiohttp. They are imported when a command runs, so that `--help` responds at once.
 """
 # ruff: noqa: PLC0415
 
@@ -36,8 +36,8 @@ def main() -> None:
     except click.Abort:
         sys.exit(ExitCode.INTERRUPTED)
     except OSError as error:
-        # Most likely standard output is on a full disk. What is still buffered for it goes nowhere, so that the
-        # interpreter does not try again when it ends.
+        # Most likely standard output is on a full disk. Its buffer goes to the null device, so that the interpreter
+        # does not try again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         click.echo(f"Error: {error.strerror or error}", err=True)
         sys.exit(ExitCode.FAILED)
@@ -128,7 +128,7 @@ def _account_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--sandbox", is_flag=True, help="With --live: use the sandbox.")
 @_verbose
 def demo(*, seconds: float, workers: int, ttl: float, live: bool, sandbox: bool) -> None:
-    """Watch renewals and a revocation go by without a failed request.
+    """Show renewals and a revocation without a failed request.
 
     Starts a local api.video with short-lived tokens. Many workers list videos through one authenticated session,
     across renewals and one revocation. Shows what happens as it happens, and ends with a summary on standard output.

@@ -32,12 +32,12 @@ _REASONS: Final = {
 
 
 async def local(*, workers: int, seconds: float, ttl: float) -> "Report":
-    """Run against a local api.video, which revokes all tokens once, about half-way."""
+    """Run against a local api.video, which revokes all tokens once, about halfway."""
     async with Emulator(ttl=ttl) as server, TokenManager(server.api_key, base_url=server.url) as tokens:
         report = Report(tokens, "local api.video")
         report.announce(
             f"{workers} workers list videos of a local api.video for {seconds:g} s, through one session.",
-            f"Tokens live for {ttl:g} s and are renewed in the background. Half-way, the server revokes all of them.",
+            f"Tokens live for {ttl:g} s and are renewed in the background. Halfway, the server revokes all of them.",
             "No request should fail.",
         )
         await _run(report, workers=workers, seconds=seconds, pause=0.05, revoke=server.revoke_all)
@@ -58,7 +58,7 @@ async def against_api(settings: Settings, *, workers: int, seconds: float) -> "R
 
 
 class Report:
-    """What the workers and the manager saw, shown on standard error as it happens."""
+    """The events and figures of a run, shown on standard error as they happen."""
 
     def __init__(self, tokens: TokenManager, name: str) -> None:
         self.tokens = tokens
@@ -86,7 +86,7 @@ class Report:
         return SYSTEM_CLOCK.monotonic() - self._token_taken
 
     def announce(self, *lines: str) -> None:
-        """Say what the demo is about to show."""
+        """Print what the demo is about to show."""
         for line in lines:
             self._console.print(line, markup=False)
 

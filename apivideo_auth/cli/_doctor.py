@@ -35,14 +35,14 @@ class Finding:
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Make one check after the other."""
+    """Run the checks one after another."""
     yield Finding("key", "has a valid form")
     yield await _store(settings)
     async for finding in _network(settings):
         yield finding
         if finding.code != ExitCode.OK:
             return
-    # With the account's store: authenticating beside it might end the refresh token that its workers share.
+    # With the account's store: a separate authentication might invalidate the refresh token that its workers share.
     async with settings.manager() as tokens:
         try:
             await tokens.get_token()
@@ -68,7 +68,7 @@ async def _store(settings: Settings) -> Finding:
 
 
 async def _network(settings: Settings) -> AsyncIterator[Finding]:
-    """Make a request without a secret. Any response shows that the proxy, the host and its certificate are good."""
+    """Make a request without a secret. Any response shows that the proxy, the host and its certificate work."""
     proxy = _proxy(URL(settings.base_url)) if settings.trust_env else None
     host = settings.base_url.partition("//")[2]
     try:
@@ -80,7 +80,7 @@ async def _network(settings: Settings) -> AsyncIterator[Finding]:
     except aiohttp.ClientProxyConnectionError:
         yield Finding("proxy", f"{proxy} cannot be reached; it comes from the environment", ExitCode.UNREACHABLE)
     except aiohttp.ClientHttpProxyError as error:
-        yield Finding("proxy", f"{proxy} answered {error.status} {error.message}", ExitCode.UNREACHABLE)
+        yield Finding("proxy", f"{proxy} responded with {error.status} {error.message}", ExitCode.UNREACHABLE)
     except aiohttp.ClientConnectorDNSError:
         yield Finding("host", f"the name {host} does not resolve", ExitCode.UNREACHABLE)
     except aiohttp.ClientConnectorCertificateError as error:
@@ -92,7 +92,7 @@ async def _network(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("host", f"{host} cannot be reached: {reason}", ExitCode.UNREACHABLE)
     else:
         yield Finding("proxy", "none" if proxy is None else f"{proxy} works")
-        yield Finding("host", f"{host} answers")
+        yield Finding("host", f"{host} responds")
         yield Finding("TLS", "the certificate is trusted" if settings.base_url.startswith("https:") else "not used")
 
 
@@ -111,7 +111,7 @@ def _resource(response: aiohttp.ClientResponse) -> Finding:
         code = ExitCode.UNREACHABLE
     else:
         code = ExitCode.REJECTED
-    return Finding("API", f"GET /videos answered {response.status}", code)
+    return Finding("API", f"GET /videos responded with {response.status}", code)
 
 
 def _clock(response: aiohttp.ClientResponse) -> Finding:

@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the exit code of the command means."""
+    """The exit codes of the command."""
 
     OK = 0
     FAILED = 1

@@ -14,11 +14,11 @@ _SYNTAX: Final = """\
 A fault says what goes wrong, and where and how often, separated by commas: 503,on=/auth/refresh,times=2,retry_after=5
 
 what goes wrong (one of these, or only a delay):
-  503, status=503         answer with this status
-  hang                    never answer
+  503, status=503         respond with this status
+  hang                    never respond
   reset=before            close the connection before the work is done
   reset=after             close it after the work is done: the response is lost
-  malformed               answer with invalid JSON
+  malformed               respond with invalid JSON
   omit=NAME+NAME          leave these fields out of the response
   override.NAME=VALUE     replace a field by JSON, or by text; repeatable
   oversized=BYTES         make the response at least this long

@@ -1,4 +1,4 @@
-"""What a command works with: an account, and the store that keeps its token between calls."""
+"""The settings of a command: an account, and the store that keeps its token between calls."""
 
 import os
 import sys
@@ -20,14 +20,14 @@ from apivideo_auth.stores import store_from_url
 from apivideo_auth.stores._base import Slot
 from apivideo_auth.stores._encrypted import open_slot
 
-# Somebody who waits at a prompt wants to hear of an outage soon, and Ctrl-C to work.
+# At a prompt an outage should be reported soon, and Ctrl-C should work.
 _POLICY: Final = RefreshPolicy(deadline=5, close_timeout=1)
 _MAX_KEY_LENGTH: Final = 4096
 
 
 @frozen
 class Settings:
-    """The API key and the base URL of an account, and the URL of the store. Both URL and key may hold secrets."""
+    """The API key and the base URL of an account, and the URL of the store. The key and the store's URL are secrets."""
 
     api_key: str = field(converter=Secret)
     base_url: str
@@ -64,7 +64,7 @@ class Settings:
             base_url=self.base_url,
             api_key=self.api_key,
             clock=SYSTEM_CLOCK,
-            on_commit=_ignore,
+            on_commit=lambda: None,
             on_damage=_warn,
         )
         try:
@@ -97,10 +97,6 @@ def _read(key_file: Path) -> str:
         raise ValueError(f"cannot read the key file {str(key_file)!r}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError(f"the key file {str(key_file)!r} is not a text file") from None
-
-
-def _ignore() -> None:
-    """Ignore a commit: a command reads the record once."""
 
 
 def _warn(message: str) -> None:

@@ -69,15 +69,15 @@ class Fault:
 
     With these kinds the server does **not** do the work, so no token is used or issued:
 
-    - `status`: answer this status with `headers` and `body` (text, bytes or a JSON object; by default an API error).
+    - `status`: respond with this status, `headers` and `body` (text, bytes or a JSON object; by default an API error).
     - `redirect`: redirect the client to this URL. `status` is 307 (default), 301, 302, 303 or 308.
-    - `hang`: never answer. The connection stays open until the client disconnects or the server closes.
+    - `hang`: never respond. The connection stays open until the client disconnects or the server closes.
     - `reset="before"`: reset the TCP connection.
 
     With these kinds the server does the work, and the client does not get a good response:
 
     - `reset="after"`: reset the TCP connection instead of sending the response, so that the response is lost.
-    - `malformed`: answer 200 with malformed JSON.
+    - `malformed`: respond with 200 and malformed JSON.
     - `omit`, `override`: leave fields out of a successful response, or replace them. Errors are sent unchanged.
     - `oversized`: make the body at least this many bytes long, with spaces in front of the document.
 

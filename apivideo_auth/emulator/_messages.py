@@ -93,7 +93,11 @@ def too_many_requests(generation: int | None = None) -> Problem:
 
 
 async def read_payload(request: web.Request) -> Payload:
-    """Return the JSON object in the body, whatever the content type says. Raises `Problem`: a 400 or a 413."""
+    """Return the JSON object in the body, whatever the content type says.
+
+    Raises a 413 if it is too large, and a 400 if it is not a JSON object in UTF-8, or has text that cannot be stored: a
+    lone surrogate or a NUL.
+    """
     try:
         body = await request.read()
     except web.HTTPRequestEntityTooLarge:
@@ -101,24 +105,16 @@ async def read_payload(request: web.Request) -> Payload:
     except (web.RequestPayloadError, HttpProcessingError):
         # aiohttp has two parsers: one raises the first, the other raises the second.
         raise malformed_request() from None
-    return parse_payload(body)
-
-
-def parse_payload(body: bytes) -> Payload:
-    """Return the JSON object in `body`.
-
-    Raises a 400 if it is not one in UTF-8, or has text that cannot be stored: a lone surrogate or a NUL.
-    """
     try:
         # From str: given bytes, `json` guesses the encoding and accepts a byte-order mark.
         value: object = json.loads(body.decode("utf-8"), parse_constant=_reject_constant)
         text = json.dumps(value, ensure_ascii=False)
         text.encode("utf-8")
     except (ValueError, RecursionError):
-        # Without a cause: the text of a `JSONDecodeError` contains the body, and so the secrets in it.
-        raise _invalid_payload() from None
+        value, text = None, ""
+    # Raised outside of the handler: the text of a `JSONDecodeError` contains the body, and so the secrets in it.
     if not isinstance(value, dict) or _ESCAPED_NUL.search(text):
-        raise _invalid_payload()
+        raise Problem(400, "invalid-payload", "The payload is invalid.")
     return cast("Payload", value)
 
 
@@ -136,10 +132,6 @@ def required_text(payload: Payload, name: str) -> str:
     if not text:
         raise Problem(400, "attribute-required", "This attribute is required.", name=name)
     return text
-
-
-def _invalid_payload() -> Problem:
-    return Problem(400, "invalid-payload", "The payload is invalid.")
 
 
 def _reject_constant(_name: str) -> NoReturn:

@@ -17,7 +17,7 @@ from apivideo_auth._errors import TokenStoreError
 from apivideo_auth._record import Claim, ClaimAnswer, Commit, EndAnswer, Release, SharedToken
 from apivideo_auth._secrets import fingerprint
 from apivideo_auth.stores._base import Waiters, require_packages
-from apivideo_auth.stores._file_record import Outcome, RecordFile, Stamp
+from apivideo_auth.stores._file_record import FileAnswer, RecordFile, Stamp
 
 POLL_INTERVAL: Final = 0.02
 MAX_POLL_INTERVAL: Final = 0.25
@@ -25,13 +25,13 @@ MAX_POLL_INTERVAL: Final = 0.25
 
 _FILE_NAME: Final = re.compile(r"[0-9a-z_-]{1,100}")
 
-_Answer = TypeVar("_Answer")
+_T = TypeVar("_T")
 
 
 class FileStore:
     """Keeps records in files, for several managers and processes of one user on one machine.
 
-    - `directory`: by default the user's own directory for the state of programs. It is created when needed, with mode
+    - `directory`: by default the user's state directory, as platformdirs names it. It is created when needed, with mode
       0700. A directory that others can enter, or that belongs to another user, is refused with `TokenStoreError`.
 
     Records are dated by the wall clock, which the processes of a machine share. The directory must be on a local disk:
@@ -109,11 +109,11 @@ def _default_directory() -> Path:
 
 
 class FileThread:
-    """Runs a store's blocking jobs in order, in a thread that ends when there is no more to do.
+    """Runs a store's blocking jobs in order, in a thread that ends when the queue is empty.
 
     It is not the event loop's thread pool: the program may have filled that one with slow work, and its jobs have no
-    order, so that an operation which was given up could run after the next one. One thread is enough: a job takes about
-    a millisecond. It does not stay, because nothing would end it if the event loop were closed before the slots.
+    order, so that an abandoned operation could run after the next one. One thread is enough: a job takes about
+    a millisecond. It does not stay alive, because nothing would end it if the event loop were closed before the slots.
     """
 
     def __init__(self) -> None:
@@ -123,9 +123,9 @@ class FileThread:
         self._is_working = False
         self._thread: Thread | None = None
 
-    def submit(self, job: Callable[[], _Answer]) -> "Future[_Answer]":
-        """Queue a job, and start the thread if it does not run."""
-        future: Future[_Answer] = Future()
+    def submit(self, job: Callable[[], _T]) -> "Future[_T]":
+        """Queue a job, and start the thread if it is not running."""
+        future: Future[_T] = Future()
         with self._lock:
             if not self._is_working:
                 thread = Thread(target=self._work, name="apivideo-auth-files")
@@ -141,7 +141,7 @@ class FileThread:
         with self._lock:
             thread = None if self._is_working else self._thread
         if thread is not None:
-            # It is about to end, which takes no time; afterwards it is really gone.
+            # It is about to end, so this does not block.
             thread.join()
 
     def _work(self) -> None:
@@ -154,12 +154,12 @@ class FileThread:
             if is_wanted:
                 try:
                     answer = job()
-                except BaseException as raised:  # noqa: BLE001  raised again where the answer is awaited
+                except BaseException as raised:  # noqa: BLE001  raised again where the result is awaited
                     error = raised
             with self._lock:
                 is_last = not self._jobs
                 self._is_working = not is_last
-            # Answered last of all, so that with the last answer the thread has decided to end.
+            # Resolved last: whoever gets the last result knows that the thread ends.
             if error is not None:
                 future.set_exception(error)
             elif is_wanted:
@@ -214,18 +214,18 @@ class FileSlot:
             self._waiters.wake()
             await self._thread.drain()
 
-    async def _run(self, job: Callable[[], Outcome[_Answer]]) -> _Answer:
-        outcome = await self._result(job)
-        self._stamp = outcome.stamp
-        if outcome.damage is not None:
-            self._on_damage(outcome.damage)
-        return outcome.answer
+    async def _run(self, job: Callable[[], FileAnswer[_T]]) -> _T:
+        result = await self._result(job)
+        self._stamp = result.stamp
+        if result.damage is not None:
+            self._on_damage(result.damage)
+        return result.answer
 
     async def _has_changed(self) -> bool:
         before, self._stamp = self._stamp, await self._result(self._file.stamp)
         return before is not None and before != self._stamp
 
-    async def _result(self, job: Callable[[], _Answer]) -> _Answer:
+    async def _result(self, job: Callable[[], _T]) -> _T:
         if self._closed:
             raise TokenStoreError("this manager has closed its token store")
         return await asyncio.wrap_future(self._thread.submit(job))

@@ -23,14 +23,14 @@ LOCK_POLL_INTERVAL: Final = 0.005
 """Seconds between attempts to get the lock. It is held for about a millisecond at a time."""
 
 Stamp: TypeAlias = tuple[int, int, int]
-"""What changes with every replacement of the file: its modification time in ns, inode and size."""
+"""The file's modification time in ns, inode and size. It changes with every replacement."""
 NO_FILE: Final[Stamp] = (0, 0, 0)
 
 _Event = TypeVar("_Event")
 _Answer = TypeVar("_Answer")
 
 # Windows has neither POSIX modes nor owners. There the directory inherits the access list of the user's profile, which
-# keeps other users out, and the mode bits of `os.stat` are invented; so nothing is checked.
+# keeps other users out, and the mode bits of `os.stat` are made up, so nothing is checked.
 _POSIX: Final = os.name == "posix"
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 # O_NONBLOCK: opening a pipe in the file's place returns at once, and the pipe is refused.
@@ -39,7 +39,7 @@ _WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW",
 
 
 @frozen
-class Outcome(Generic[_Answer]):
+class FileAnswer(Generic[_Answer]):
     """The answer of an operation, the file's stamp after it, and a message about a record that cannot be read."""
 
     answer: _Answer
@@ -55,14 +55,14 @@ class RecordFile:
 
     A record that cannot be read (empty, truncated, of another version) or that others could have changed counts as
     empty, and the next claim replaces it: nobody has to delete a file by hand. It is reported once for each content.
-    No copy is kept: it would be useless, and it may contain secrets.
+    No copy is kept, since it may contain secrets.
     """
 
     def __init__(self, directory: Path, name: str) -> None:
         self._directory = directory
         self._path = directory / f"{name}.json"
         self._lock_path = directory / f"{name}.lock"
-        # One name for all writers: whoever holds the lock and finds this file knows that its writer is dead.
+        # All writers use one name: a writer that holds the lock and finds this file knows that its writer has died.
         self._new_path = directory / f"{name}.new"
         # The content that was reported last.
         self._reported: str | None = None
@@ -72,22 +72,22 @@ class RecordFile:
         with self._errors():
             return _stamp(self._path)
 
-    def read(self, utc: Callable[[], float]) -> Outcome[SharedToken | None]:
+    def read(self, utc: Callable[[], float]) -> FileAnswer[SharedToken | None]:
         """Answer with the record's token, if it still lives. Creates no directory."""
         with self._errors():
             if not self._directory.exists():
-                return Outcome(None, NO_FILE)
+                return FileAnswer(None, NO_FILE)
             self._check_directory()
             with self._locked():
                 record, damage = self._load()
-                return Outcome(_record.shared_token(record, utc()), _stamp(self._path), damage)
+                return FileAnswer(_record.shared_token(record, utc()), _stamp(self._path), damage)
 
     def change(
         self,
         transition: Callable[[Record, _Event, float], tuple[Record, _Answer]],
         event: _Event,
         utc: Callable[[], float],
-    ) -> Outcome[_Answer]:
+    ) -> FileAnswer[_Answer]:
         """Apply a transition of `_record`, and answer with its answer."""
         with self._errors():
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -98,9 +98,9 @@ class RecordFile:
                 after, answer = transition(before, event, utc())
                 if after != before:
                     self._replace(record_to_json(after))
-                return Outcome(answer, _stamp(self._path), damage)
+                return FileAnswer(answer, _stamp(self._path), damage)
 
-    def delete(self) -> Outcome[None]:
+    def delete(self) -> FileAnswer[None]:
         """Delete the record. The lock file stays: other processes may be waiting for that very file."""
         with self._errors():
             if self._directory.exists():
@@ -108,7 +108,7 @@ class RecordFile:
                 with self._locked():
                     self._path.unlink(missing_ok=True)
                     self._new_path.unlink(missing_ok=True)
-        return Outcome(None, NO_FILE)
+        return FileAnswer(None, NO_FILE)
 
     @contextmanager
     def _errors(self) -> Generator[None]:
@@ -149,7 +149,7 @@ class RecordFile:
             raise TokenStoreError(f"{self._directory} {problem}: chmod it to 0700, or use another directory for tokens")
 
     def _load(self) -> tuple[Record, str | None]:
-        """Return the record, an empty one if there is none that can be read, and a message about damage that is new."""
+        """Return the record, or an empty one if it cannot be read, and a message about new damage."""
         found = self._content()
         if found is None:
             return _record.EMPTY, None
@@ -166,7 +166,7 @@ class RecordFile:
         return _record.EMPTY, f"the record {self._path} {problem}, so it counts as empty"
 
     def _content(self) -> tuple[SecretBytes, str | None] | None:
-        """Return what is in the file, and why it must not be used."""
+        """Return the content of the file, and the reason if it must not be used."""
         try:
             descriptor = os.open(self._path, _READ)
         except FileNotFoundError:

@@ -1,15 +1,15 @@
-"""A record as JSON, written and read by stores.
+"""A record as JSON, as stores write and read it.
 
 Reading is strict: exactly the fields that were written, each with its own type, every number finite. Anything else
-cannot be read, and counts as missing. The texts of a failure end up in messages, so they are cleaned: whoever can write
-to the store could have written them.
+cannot be read, and counts as missing. The texts of a failure end up in messages. They are cleaned, because anyone with
+access to the store could have written them.
 """
 
 import base64
 import json
 import math
 from collections.abc import Callable
-from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 from attrs import evolve, fields_dict
 from cattrs import Converter
@@ -29,7 +29,6 @@ MAX_MESSAGE_LENGTH: Final = 1000
 """Characters of a failure's message."""
 
 _Value = TypeVar("_Value")
-_Pairs: TypeAlias = list[tuple[str, Any]]
 
 
 def record_to_json(record: Record) -> SecretBytes:
@@ -39,7 +38,7 @@ def record_to_json(record: Record) -> SecretBytes:
 
 def record_from_json(data: bytes) -> Record | None:
     """Return the record that `record_to_json` wrote, or `None` for anything else."""
-    return _read(lambda: _record_of(_loaded(SecretBytes(data))))
+    return _read(lambda: _record_of(SecretBytes(data)))
 
 
 def failure_to_json(failure: Failure) -> str:
@@ -63,17 +62,14 @@ def _dumped(value: object) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
-def _loaded(data: bytes) -> object:
-    if len(data) > MAX_SIZE:
-        raise ValueError("too large")
-    return _parsed(data.decode("utf-8"))
-
-
 def _parsed(text: str) -> object:
     return cast("object", json.loads(text, parse_constant=_reject_constant, object_pairs_hook=_unique))
 
 
-def _record_of(value: object) -> Record:
+def _record_of(data: bytes) -> Record:
+    if len(data) > MAX_SIZE:
+        raise ValueError("too large")
+    value = _parsed(data.decode("utf-8"))
     if not isinstance(value, dict):
         raise TypeError("not an object")
     envelope = cast("dict[str, object]", value)
@@ -86,7 +82,7 @@ def _reject_constant(_name: str) -> NoReturn:
     raise ValueError("not a finite number")
 
 
-def _unique(pairs: _Pairs) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a duplicate field")

@@ -25,7 +25,7 @@ async def test_the_demo_shows_renewals_and_a_revocation(bare: dict[str, str]) ->
     assert "5 workers" in announced
     assert "for 5 s" in announced
     assert "Tokens live for 3 s" in announced
-    assert "Half-way" in announced
+    assert "Halfway" in announced
     lines = events.splitlines()
     assert all(re.match(r" *\d+\.\d\d s  ", line) for line in lines)
     assert lines[0].endswith("token 1  from /auth/api-key, lives for 3 s: the first token")

@@ -28,9 +28,9 @@ async def test_doctor_checks_everything(server: Emulator, environment: dict[str,
     ("variables", "fault", "line", "code"),
     [
         ({"APIVIDEO_API_KEY": "made-up-wrong-key"}, None, "FAIL  authentication: ", ExitCode.REJECTED),
-        ({}, Fault(status=500, on="/videos"), "FAIL  API: GET /videos answered 500\n", ExitCode.UNREACHABLE),
-        ({}, Fault(status=429, on="/videos"), "FAIL  API: GET /videos answered 429\n", ExitCode.RATE_LIMITED),
-        ({}, Fault(status=403, on="/videos"), "FAIL  API: GET /videos answered 403\n", ExitCode.REJECTED),
+        ({}, Fault(status=500, on="/videos"), "FAIL  API: GET /videos responded with 500\n", ExitCode.UNREACHABLE),
+        ({}, Fault(status=429, on="/videos"), "FAIL  API: GET /videos responded with 429\n", ExitCode.RATE_LIMITED),
+        ({}, Fault(status=403, on="/videos"), "FAIL  API: GET /videos responded with 403\n", ExitCode.REJECTED),
         ({}, Fault(reset="before", on="/videos", times=None), "FAIL  API: GET /videos failed: ", ExitCode.UNREACHABLE),
         ({}, Fault(reset="before", on="/", times=None), "FAIL  host: 127.0.0.1", ExitCode.UNREACHABLE),
     ],
@@ -180,4 +180,4 @@ async def test_a_proxy_that_refuses_is_named(environment: dict[str, str]) -> Non
         environment |= {"APIVIDEO_BASE_URL": "https://ws.api.video", "HTTPS_PROXY": f"http://127.0.0.1:{port}"}
         code, out, _ = await run(environment, "doctor")
     assert code == ExitCode.UNREACHABLE
-    assert f"FAIL  proxy: 127.0.0.1:{port} answered 407 Proxy Authentication Required\n" in out
+    assert f"FAIL  proxy: 127.0.0.1:{port} responded with 407 Proxy Authentication Required\n" in out

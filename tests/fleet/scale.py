@@ -4,8 +4,9 @@
 
 The managers are real. The endpoints are simulated, with tokens of an hour, and so is the store: a `MemoryStore` behind
 the protocol of a `RedisStore`. Each operation is one command. A commit is pushed to every worker by a subscription; an
-outage cuts it, and it is made again. A worker that waits for a renewal polls at growing intervals. Not counted: PUBLISH,
-which the script of a commit does itself, and what a subscription costs: SUBSCRIBE, and a PING after five quiet minutes.
+outage cuts it, and it is made again. A worker that waits for a renewal polls at growing intervals. Not counted are
+PUBLISH, which the script of a commit does itself, and the cost of a subscription: SUBSCRIBE, and a PING after five
+quiet minutes.
 
 Each fleet runs twice. The second time its store fails six times for five minutes, in turn: it is down, it hangs, it is
 down and comes back empty. The last outage is at the worst moment, from before the first worker is to renew until after

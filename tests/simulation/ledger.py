@@ -227,7 +227,7 @@ class Ledger:
         if worker.remaining() >= remaining + 1e-3:
             return  # its own token lives longer, so it does not adopt the account's
         since = [request for request in worker.requests if request.ended is None or request.ended >= self.latest_at]
-        if any(request.min_ttl is not None and request.min_ttl > remaining - EPSILON for request in since):
+        if any(request.min_ttl is not None and request.min_ttl > remaining - STEP_DELAY for request in since):
             return
         if not any(request.rejected_access == latest.grant.access for request in since):
             self.violation(f"G7: call {call.number} begins although the token of call {latest.number} is fresh")

@@ -41,6 +41,7 @@ def some_event(draw: random.Random, ids: list[str], record: Record) -> Event | N
                 refresh=refresh,
                 lifetime=lifetime,
                 remaining=remaining,
+                ends_after=draw.choice([None, remaining, draw.uniform(0, 2e5)]),
             )
         case 6:
             failure = draw.choice([None, FAILURE, Failure(kind="connection", message="=\u20ac", sent=False)])

@@ -496,6 +496,14 @@ COMMITS: Final = [
         evolve(COMMIT, remaining=1790.0, ends_after=1800.0),
         evolve(COMMITTED, ends_at=NOW + 1788),
     ),
+    _committed("a token that ends at the edge after its claim", MINE, evolve(COMMIT, ends_after=3595.0), COMMITTED),
+    _committed(
+        "a token that ends one step before the edge after its claim",
+        MINE,
+        evolve(COMMIT, ends_after=3595.0 - STEP),
+        evolve(COMMITTED, ends_at=NOW + 3590 - STEP),
+    ),
+    _committed("a token that ends later after its claim", MINE, evolve(COMMIT, ends_after=3700.0), COMMITTED),
     _committed(
         "a claim in the future, after the clock went back", evolve(MINE, claimed_at=NOW + 100), COMMIT, COMMITTED
     ),

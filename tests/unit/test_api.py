@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import json
+import logging
 import socket
 import ssl
+from contextlib import suppress
 
 import aiohttp
 import pytest
@@ -13,11 +15,13 @@ from aiohttp import web
 from aioresponses import aioresponses
 
 from apivideo_auth import (
+    PRODUCTION,
     SANDBOX,
     AccessToken,
     AuthConnectionError,
     AuthenticatePayload,
     AuthenticationApi,
+    AuthError,
     AuthResponseError,
     CredentialsRejectedError,
     InvalidResponseError,
@@ -236,7 +240,7 @@ async def test_a_failed_connection_is_a_sentence_with_advice(
     assert "Error" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("status", "hint"), [(407, "wants a user and a password"), (502, "status 502")])
+@pytest.mark.parametrize(("status", "hint"), [(407, "requires a user name and a password"), (502, "status 502")])
 async def test_a_proxy_that_answers_itself_is_said(mocked: aioresponses, status: int, hint: str) -> None:
     """A proxy that does not let the request through is named, and nothing was sent."""
     error = aiohttp.ClientHttpProxyError(None, (), status=status, message="made-up")
@@ -384,6 +388,28 @@ async def test_a_server_without_tls_is_said() -> None:
         with pytest.raises(AuthConnectionError, match="the TLS handshake failed") as caught:
             await api.authenticate(KEY)
     assert caught.value.sent is False
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [(200, "a token"), (503, "status 503"), (None, "connection")],
+    ids=["token", "status", "none"],
+)
+async def test_each_call_is_logged(
+    mocked: aioresponses, caplog: pytest.LogCaptureFixture, status: int | None, outcome: str
+) -> None:
+    """A call is one record at DEBUG: the endpoint, the outcome and the time that it took, without a secret."""
+    caplog.set_level(logging.DEBUG, "apivideo_auth")
+    exception = aiohttp.ClientOSError() if status is None else None
+    answer = {"access_token": "made-up-access", "token_type": "bearer", "expires_in": 3600}
+    mocked.post(f"{PRODUCTION}/auth/api-key", status=status or 200, payload=answer, exception=exception)
+    async with AuthenticationApi() as api:
+        with suppress(AuthError):
+            await api.authenticate(KEY)
+    (record,) = caplog.records
+    assert record.levelno == logging.DEBUG
+    assert record.getMessage().startswith(f"called {PRODUCTION}/auth/api-key: {outcome} in 0.")
+    assert "made-up" not in record.getMessage()
 
 
 async def test_it_can_be_used_again_after_close() -> None:

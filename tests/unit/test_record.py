@@ -206,9 +206,15 @@ class Fleet(RuleBasedStateMachine):
             return
         id_ = self.claim_ids[worker]
         self.record, answer = _record.claim(before, Claim(id=id_, seen=None, lease=15.0), self.now)
-        if isinstance(answer, Granted):
+        if not isinstance(answer, Granted):
+            return
+        self.held[worker] = answer
+        if before.claim_id == id_:
             assert answer.refresh in {granted.refresh, None}
-            self.held[worker] = answer
+        elif answer.refresh is not None:
+            # The claim was lost meanwhile, so this is another one.
+            assert answer.refresh not in self.out
+            self.out[answer.refresh] = id_
 
     @precondition(lambda self: self.held)
     @rule(worker=workers, rotated=st.booleans(), twice=st.booleans())

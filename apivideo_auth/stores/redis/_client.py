@@ -18,7 +18,7 @@ An operation of a store has 0.5 seconds; the difference makes sure that the erro
 """
 
 MAX_COMMANDS: Final = 8
-"""Commands that a store sends at a time, each on a connection of its own. More of them wait."""
+"""Commands that a store sends at a time, each on its own connection. Further ones wait."""
 
 _KEEPALIVE: Final = {
     getattr(socket, name): seconds
@@ -30,7 +30,7 @@ _CODE: Final = re.compile(r"[A-Z]{3,20}\b")
 
 # Found in the text, because redis-py, valkey-py and the versions of the server disagree on classes and codes.
 _EXPLANATIONS: Final = (
-    (re.compile("WRONGTYPE"), "the key holds something else than a record (WRONGTYPE)"),
+    (re.compile("WRONGTYPE"), "the key holds something other than a record (WRONGTYPE)"),
     (re.compile("NOPERM|no permissions|can't run this command"), "the user lacks a permission (ACL)"),
     (re.compile("READONLY|read only replica"), "the server is a read-only replica (READONLY)"),
     (re.compile("OOM|'maxmemory'"), "the server is out of memory (OOM)"),
@@ -87,9 +87,9 @@ def _client_from_url(url: Secret) -> Client | None:
         return None
     client: Redis = cast("Any", Redis).from_url(
         url,
-        # RESP2 has all that is needed, and connecting takes no command.
+        # RESP2 suffices, and needs no command to connect.
         protocol=2,
-        # The budget is too short for a second try.
+        # The budget is too short for a retry.
         retry=Retry(NoBackoff(), 0),
         # The budget ends a command. A timeout here would lose an answer that arrives while the event loop is blocked.
         socket_timeout=None,
@@ -149,7 +149,7 @@ def is_unknown_script(error: Exception) -> bool:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return what an error means, or its class and its code, but never its text: it may hold secrets."""
+    """Return the meaning of an error, or its class and code, but never its text, which may hold secrets."""
     name, text = type(error).__name__, str(error)
     for pattern, explanation in _EXPLANATIONS:
         if pattern.search(text):

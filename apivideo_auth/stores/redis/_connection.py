@@ -1,4 +1,4 @@
-"""What the slots of a `RedisStore` share in one event loop: clients that run the script, and a subscription."""
+"""The connections of a `RedisStore`: per event loop, the clients that run the script, and a subscription."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,16 +20,16 @@ from apivideo_auth.stores.redis._script import Answer, Arguments, UnreadableErro
 from apivideo_auth.stores.redis._subscription import Listener, Subscription, cancel
 
 MAX_IDLE: Final = 30.0
-"""A connection that was not used for so many seconds is not used again: the network may have forgotten it."""
+"""A connection that was idle for this many seconds is not used again: the network may have forgotten it."""
 GRACE_STEPS: Final = 20
-"""Steps of the event loop in which an answer that has arrived late, because the loop was blocked, still counts."""
+"""Steps of the event loop in which a late answer still counts: the loop may have been blocked."""
 
 
 class Connection:
     """The clients of one event loop, and the subscription for all slots.
 
-    A client that is `owned` has one connection, which is closed when it failed or was idle, and in the end. A client
-    that was passed in is used for all commands and for the subscription, and stays open.
+    A client that is `owned` has one connection, which is closed after a failure, when it was idle, and at the end. A
+    client that was passed in is used for all commands and for the subscription, and stays open.
     """
 
     def __init__(self, new_client: Callable[[], Client], *, owned: bool) -> None:
@@ -63,9 +63,9 @@ class Connection:
         await self.subscription.stop()
 
     async def _outcome(self, *keys_and_args: bytes) -> Answer | str:
-        """Return the answer, or the reason why there is none."""
+        """Return the answer, or the reason for its absence."""
         client = self._take_client()
-        # In a task of its own: the budget and the caller's cancellation hold, whatever the client does when cancelled.
+        # In its own task: the budget and the caller's cancellation hold, whatever the client does when it is cancelled.
         command = asyncio.Task(
             _eval(client, *keys_and_args), loop=asyncio.get_running_loop(), name="apivideo-auth-command"
         )
@@ -136,7 +136,7 @@ async def _eval(client: Client, *keys_and_args: bytes) -> object:
 
 
 async def _within_budget(command: "asyncio.Task[object]") -> None:
-    """Return when the command is done, or when it has had its time."""
+    """Return when the command is done, or when the budget is used up."""
     await asyncio.wait({command}, timeout=BUDGET)
     for _ in range(GRACE_STEPS):
         if command.done():
@@ -162,7 +162,7 @@ class Connections:
         connection = self._by_loop.get(loop)
         if connection is None:
             self._check_loop(loop)
-            # Nothing is open any more of a loop that ended before its managers were closed.
+            # A loop that ended before its managers were closed has nothing open any more.
             self._by_loop = {other: kept for other, kept in self._by_loop.items() if not other.is_closed()}
             connection = self._by_loop[loop] = Connection(self._new_client, owned=self._owned)
         connection.subscription.add(key, slot)
@@ -186,6 +186,6 @@ class Connections:
         if other is not None and other is not loop and not other.is_closed():
             raise TokenStoreError(
                 "the client of this RedisStore is used in another event loop: "
-                "pass a URL, or use a store with a client of its own in each event loop"
+                "pass a URL, or use a store with its own client in each event loop"
             )
         self._loop = ref(loop)

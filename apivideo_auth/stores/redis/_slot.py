@@ -12,15 +12,15 @@ from apivideo_auth.stores.redis._connection import Connection, Connections
 
 POLL_INTERVAL: Final = 1.0
 MAX_POLL_INTERVAL: Final = 5.0
-"""`changed` polls at growing intervals (seconds), in case that the subscription is cut."""
+"""`changed` polls at growing intervals (seconds), in case the subscription is lost."""
 
-_Answer = TypeVar("_Answer")
+_T = TypeVar("_T")
 
 
 class RedisSlot:
     """One worker's view of an account in a `RedisStore`. Its first operation connects.
 
-    An operation that raises, or that is cancelled, may have been done. It can be repeated: each event has the same
+    An operation that raises, or that is cancelled, may have had its effect. It can be repeated: each event has the same
     effect once or twice.
     """
 
@@ -69,7 +69,7 @@ class RedisSlot:
     async def changed(self, timeout: float) -> None:
         """Return when the record has changed since the last answer to this slot, or after `timeout` seconds.
 
-        The subscription reports changes at once; polling finds them if the subscription is cut. Raises
+        The subscription reports changes at once; polling finds them if the subscription is lost. Raises
         `TokenStoreError` if polling fails.
         """
         if not self._closed:
@@ -89,7 +89,7 @@ class RedisSlot:
             await self._connections.leave(self._connection, self._key, self)
 
     def on_committed(self, version: str) -> None:
-        """Wake the waiters after a commit, and call the worker unless it knows of it."""
+        """Wake the waiters after a commit, and call `on_commit` unless this worker made it."""
         self._waiters.wake()
         if version != self._version:
             self._version = version
@@ -100,7 +100,7 @@ class RedisSlot:
         self._waiters.wake()
 
     def on_subscribed(self, *, missed: bool) -> None:
-        """Wake the waiters, and call the worker if it may have missed a commit."""
+        """Wake the waiters, and call `on_commit` if one may have been missed."""
         self._waiters.wake()
         if missed:
             self._on_commit()
@@ -110,7 +110,7 @@ class RedisSlot:
         answer = await self._run(_script.STAMP, lambda answer: answer)
         return before is not None and before != answer.stamp
 
-    async def _run(self, arguments: _script.Arguments, parse: Callable[[_script.Answer], _Answer]) -> _Answer:
+    async def _run(self, arguments: _script.Arguments, parse: Callable[[_script.Answer], _T]) -> _T:
         address = self._connections.address
         if self._closed:
             raise TokenStoreError(f"this manager has closed its token store at {address}")

@@ -20,18 +20,18 @@ class RedisStore:
 
     - `url_or_client`: `redis://host:6379/0`, with TLS `rediss://user:password@host:6379/0`, over a Unix socket
       `unix:///path/of/redis.sock?db=0`; or a client of `redis.asyncio` or `valkey.asyncio`, for Sentinel, a cluster, or
-      settings of your own.
+      your own settings.
     - `prefix`: the start of the names of keys and channels. An account has one key and one channel, of the same name.
 
     A client that is passed in keeps its settings, and the user closes it. It needs `decode_responses=False` and at
-    least two connections, one of them for the subscription. Its retries do no harm: a command that is sent again has
-    the same effect once or twice. It can be used in one event loop; in another one, while the first is open, operations
+    least two connections, one of them for the subscription. Its retries are harmless: a command that is sent again
+    has no further effect. It can be used in one event loop; in another one, while the first is open, operations
     raise `TokenStoreError`.
 
     Records are dated by the server's clock. An operation takes half a second at most. A record is kept for eight days
     after its last change, and every renewal changes it.
 
-    Nothing is opened before the first use. With a URL, each event loop has connections of its own: one for the
+    Nothing is opened before the first use. With a URL, each event loop has its own connections: one for the
     subscription, and as many as there are operations at a time, up to eight. A connection that failed, or that was idle
     for half a minute, is replaced. When the last manager has closed, or the event loop ends, all of them are closed;
     the next use opens them again.

@@ -13,18 +13,15 @@ from apivideo_auth.stores.redis._client import BUDGET, Client, PubSub, describe_
 
 INITIAL_RECONNECT_DELAY: Final = 0.5
 MAX_RECONNECT_DELAY: Final = 30.0
-"""Seconds before a subscription is made again; they double from one to the other."""
+"""Seconds before a lost subscription is made again. The delay doubles after each failure."""
 RECONNECT_RESET_AFTER: Final = 60.0
-"""A subscription that lasted so many seconds resets the delay."""
+"""A subscription that lasted this many seconds resets the delay."""
 PING_AFTER: Final = 30.0
-"""Seconds without a message after which the server is asked whether it is still there.
-
-The question also keeps the network from forgetting the connection.
-"""
+"""Seconds without a message after which a PING checks the connection, and keeps the network from forgetting it."""
 PING_TIMEOUT: Final = 10.0
-"""Seconds that the server has to answer."""
+"""Seconds that the server has to answer a PING."""
 CANCEL_INTERVAL: Final = 0.02
-"""Seconds until a task that goes on after it was cancelled is cancelled again."""
+"""Seconds until a task that ignored its cancellation is cancelled again."""
 
 _logger: Final = logging.getLogger("apivideo_auth.stores")
 
@@ -42,10 +39,10 @@ class _NoPongError(Exception):
 
 
 class Subscription:
-    """Receives the messages of every channel that has listeners, and calls these.
+    """Receives the messages of every channel that has listeners, and calls them.
 
-    The first `add` starts it, `stop` ends it, and it connects again by itself. `on_subscribed` is called each time its
-    channel has been subscribed to; `missed` if it had been before, since messages may have been missed in between.
+    The first `add` starts it, `stop` ends it, and it reconnects by itself. `on_subscribed` is called each time the
+    channel is subscribed to. `missed` is True except for the first time, since messages may have been missed.
 
     `on_end` is awaited at the end, also if the event loop ends before `stop`: `asyncio.run` cancels every task.
     """
@@ -166,7 +163,7 @@ class Subscription:
         channel, data = message.get("channel"), message.get("data")
         if not isinstance(channel, bytes) or channel not in self._listeners:
             return
-        # A copy, because a listener may be removed by what it does.
+        # A copy, because a listener may remove itself.
         listeners = [*self._listeners[channel]]
         if message.get("type") == "subscribe":
             missed = channel in self._known
