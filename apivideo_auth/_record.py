@@ -2,8 +2,10 @@
 
 An account has one record: its tokens, the claim that stands, the backoff and the throttle. A renewal is one claim, one
 call, and one commit or release. Each transition takes a record, an event and the time, and returns a record and an
-answer; nothing but the record decides. Moments are seconds on the clock that the workers of the record share. Answers hold
-durations, so that each worker can place them on its own clock.
+answer; nothing but the record decides.
+
+Moments are seconds on the clock that the workers of the record share. Answers hold durations, so that each worker can
+place them on its own clock.
 """
 
 from typing import Final, TypeAlias

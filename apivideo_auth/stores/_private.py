@@ -1,4 +1,4 @@
-"""The record that a worker uses while its store is down, and its memory of commits and of sent refresh tokens; no I/O."""
+"""The record that a worker uses while its store is down, and its memory of commits and sent tokens; no I/O."""
 
 from collections import deque
 from typing import Final
