@@ -143,7 +143,8 @@ class Refresher:
 
     async def _wait_for_token(self, now: float) -> None:
         """Wait for one renewal, or until a backoff is over; raise if that cannot help."""
-        state, task, backoff = self._state, self._in_flight(), self._state.active_backoff(now)
+        state, task = self._state, self._in_flight()
+        backoff = state.active_backoff(now)
         if task is not None:
             await self._join(task)
         elif backoff is None:

@@ -143,7 +143,8 @@ class Renewer:
 
     async def _call_and_end(self, held: _HeldClaim) -> Outcome:
         """Make the one call that the claim covers, and end the claim."""
-        refresh, sent_at = held.granted.refresh, self.clock.monotonic()
+        refresh = held.granted.refresh
+        sent_at = self.clock.monotonic()
         if sent_at - held.asked_at >= LEASE_MARGIN:
             # The lease could end during the call, and another worker could renew at the same time.
             await self.slot.release(Release(id=held.claim_id, refresh=refresh))
