@@ -110,31 +110,35 @@ class FailoverAccount:
         self._timer: asyncio.TimerHandle | None = None
         self._look_task: asyncio.Task[None] | None = None
         self._look_again = False
-        # The last answers, and when the store was asked: they serve those who were waiting for their turn.
-        self._last_read: tuple[float, SharedToken | None] = (NEVER, None)
-        self._last_answer: tuple[float, Changed | Backoff | None] = (NEVER, None)
+        # How often the store was asked, and the last answers with their number and time: an answer serves those as well
+        # who were already waiting for their turn when the store was asked.
+        self._asked = 0
+        self._last_read: tuple[int, float, SharedToken | None] = (0, NEVER, None)
+        self._last_answer: tuple[int, float, Changed | Backoff | None] = (0, NEVER, None)
         self._known_version: str | None = None
 
     # The operations. Each runs to its end, and takes the lock.
 
     async def read(self, slot: "FailoverSlot | None" = None) -> SharedToken | None:
         """Return the token of the account; `None` while the store is down."""
-        queued_at = self._now()
+        queued_at = self._asked
         async with self._lock:
             token = None
             if slot is not None:
                 slot.wakes_seen = self._waiters.wakes
-            asked_at, last = self._last_read
-            if asked_at >= queued_at:
+            number, asked_at, last = self._last_read
+            if number > queued_at:
                 return None if last is None else _aged(last, self._now() - asked_at)
             asked_at = self._now()
+            self._asked += 1
+            number = self._asked
             with suppress(_DownError):
                 token = await self._ask(lambda store: store.read())
                 if token is not None:
                     self.private.note_commit(token.committed_at)
                 await self._resend_unconfirmed()
                 token = await self._offer(token)
-            self._last_read = (asked_at, token)
+            self._last_read = (number, asked_at, token)
         if token is not None:
             self._notify(token, asked_at, except_for=slot)
         return token
@@ -142,7 +146,7 @@ class FailoverAccount:
     async def claim(self, event: Claim, slot: "FailoverSlot") -> ClaimAnswer:
         """Claim in the store, or while it is down in the private record."""
         slot.holds_shared_claim = False
-        queued_at = self._now()
+        queued_at = self._asked
         async with self._lock:
             slot.wakes_seen = self._waiters.wakes
             now = self._now()
@@ -150,6 +154,8 @@ class FailoverAccount:
                 return Busy(retry_after=self._claim_until - now)
             if (shared := self._answer_since(queued_at, event, now)) is not None:
                 return shared
+            self._asked += 1
+            number = self._asked
             try:
                 await self._resend_unconfirmed()
                 answer = await self._send(event)
@@ -157,7 +163,7 @@ class FailoverAccount:
             except _DownError:
                 answer = self.private.claim(event, self._now())
             if isinstance(answer, Changed | Backoff):
-                self._last_answer = (now, answer)
+                self._last_answer = (number, now, answer)
             if isinstance(answer, Granted):
                 self._claim_id = event.id
                 self._claim_until = now + event.lease
@@ -171,14 +177,14 @@ class FailoverAccount:
             self._notify(answer.token, now, except_for=slot)
         return answer
 
-    def _answer_since(self, queued_at: float, event: Claim, now: float) -> ClaimAnswer | None:
+    def _answer_since(self, queued_at: int, event: Claim, now: float) -> ClaimAnswer | None:
         """Return an answer that another manager has got since this claim was queued, if it serves this one as well."""
-        asked_at, last = self._last_answer
-        match last:
-            case Changed(token=token) if asked_at >= queued_at and token.version != event.seen:
+        number, asked_at, last = self._last_answer
+        match last if number > queued_at else None:
+            case Changed(token=token) if token.version != event.seen:
                 return Changed(token=_aged(token, now - asked_at))
-            case Backoff() if asked_at >= queued_at and last.retry_after > now - asked_at:
-                return evolve(last, retry_after=last.retry_after - (now - asked_at))
+            case Backoff() as backoff if backoff.retry_after > now - asked_at:
+                return evolve(backoff, retry_after=backoff.retry_after - (now - asked_at))
             case _:
                 return None
 

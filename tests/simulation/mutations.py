@@ -211,7 +211,7 @@ MUTATIONS = {
         "return _adopted(held, ended, failed_at) or failed",
         "return failed",
     ),
-    "never-push-a-commit": Mutation("G12", "stores/_memory.py:MemorySlot.commit", "slot.on_commit()", "pass"),
+    "never-push-a-commit": Mutation("G12", "stores/_memory.py:MemorySlot.on_change", "self._on_commit()", "pass"),
 }
 
 
