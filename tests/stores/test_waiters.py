@@ -103,4 +103,4 @@ async def test_nothing_is_left_of_a_cancelled_call():
     call.cancel()
     await asyncio.wait({call})
     assert call.cancelled()
-    assert not waiters._events
+    assert not waiters._next_wake._waiters
