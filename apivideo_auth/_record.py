@@ -200,12 +200,16 @@ class Busy:
 
 @frozen(kw_only=True)
 class Backoff:
-    """Renewals failed `failures` times in a row; the first failure was `failing_for` seconds ago."""
+    """Renewals failed `failures` times in a row; the first failure was `failing_for` seconds ago.
+
+    `committed_at`: when the record's last token was committed; `None` if there never was one.
+    """
 
     retry_after: float
     failure: Failure
     failures: int
     failing_for: float
+    committed_at: float | None = None
 
 
 @frozen(kw_only=True)
@@ -274,6 +278,7 @@ def claim(record: Record, event: Claim, now: float) -> tuple[Record, ClaimAnswer
             failure=record.failure,
             failures=record.failures,
             failing_for=_failing_for(record, now),
+            committed_at=record.committed_at,
         )
     if event.may_be_throttled:
         age_left = 0.0

@@ -168,6 +168,11 @@ class Refresher:
         Raises if no other token can be had.
         """
         state, task = self._state, self._in_flight()
+        if task is not None and self._only_waits:
+            # It waits for another worker, and the record may have a token for this caller already.
+            await self._look(request)
+            if state.closed or state.current is not denied:
+                return
         if task is None:
             backing_off = state.active_backoff(now) is not None
             reason: events.Reason = "rejected" if request.rejected else "min_ttl"
@@ -310,7 +315,6 @@ class Refresher:
         state = self._state
         state.renewals += 1
         token = self._take(renewed.access, renewed.lifetime, renewed.sent_at, renewed.version)
-        state.best_ttl = renewed.lifetime - (self._now() - renewed.sent_at)
         self._emit(
             events.TokenRenewed(
                 endpoint=renewed.endpoint,
@@ -339,7 +343,7 @@ class Refresher:
         when = moments(self._state.policy, begins_at=begins_at, lifetime=lifetime, jitter=self._jitter())
         expires_at = date_of(when.ends_at, now=self._now(), utc=self._clock.utc())
         token = Token(access, expires_at, self._state.generation + 1, clock=self._clock, ends_at=when.ends_at)
-        self._state.take(token, when, lifetime=lifetime, version=version)
+        self._state.take(token, when, lifetime=lifetime, ttl=when.ends_at - self._now(), version=version)
         return token
 
     def _note_failure(self, failed: Failed, reason: events.Reason) -> None:

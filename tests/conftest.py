@@ -12,8 +12,10 @@ import pytest
 from aioresponses import aioresponses
 
 from tests.support.doubles import LoopClock, Service
+from tests.support.time_limits import set_operation_timeout
 
 API_KEY = "made-up-api-key"
+LONG_OPERATION_TIMEOUT = 20.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "virtual_time: run in an event loop whose time is virtual")
+    config.addinivalue_line("markers", "real_limits: keep the time limits of store operations")
     config.addinivalue_line("markers", "slow: takes long, and runs only with --slow")
 
 
@@ -39,6 +42,13 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
     if item.get_closest_marker("virtual_time") is not None:
         return {"virtual": looptime.new_event_loop}
     return {"real": asyncio.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def _long_operation_timeout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give store operations as much time as a busy machine needs, except where time is virtual."""
+    if not any(request.node.get_closest_marker(name) for name in ("real_limits", "virtual_time")):
+        set_operation_timeout(LONG_OPERATION_TIMEOUT, set_attribute=monkeypatch.setattr, set_item=monkeypatch.setitem)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from apivideo_auth._policy import MAX_LEASE
 from apivideo_auth._record import (
     EMPTY,
     NEVER,
+    Backoff,
     Claim,
     ClaimAnswer,
     Commit,
@@ -52,7 +53,7 @@ class PrivateRecord:
         """Claim in the private record."""
         self.record, answer = _record.claim(self.record, event, now)
         # A commit of the private record says nothing about those of the store.
-        return evolve(answer, committed_at=None) if isinstance(answer, Granted) else answer
+        return evolve(answer, committed_at=None) if isinstance(answer, Granted | Backoff) else answer
 
     def end(self, event: Commit | Release, now: float) -> EndAnswer:
         """End a claim of the private record."""

@@ -23,10 +23,9 @@ from apivideo_auth import AccessToken, AuthenticationApi, AuthError, RefreshPoli
 from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth._models import RefreshTokenPayload
 from apivideo_auth._record import Claim, ClaimAnswer, Granted
-from apivideo_auth.stores import _file_record, store_from_url
-from apivideo_auth.stores._account import FailoverAccount
+from apivideo_auth.stores import store_from_url
 from apivideo_auth.stores._file_record import RecordFile
-from apivideo_auth.stores.redis import _client, _connection, _subscription
+from tests.support.time_limits import set_operation_timeout
 
 
 @frozen
@@ -182,12 +181,6 @@ def break_disk(how: str | None) -> None:
 
 
 CREATE = RecordFile._create
-
-
-def set_operation_timeout(seconds: float) -> None:
-    """Set the time limit of store operations."""
-    FailoverAccount._ask.__kwdefaults__["limit"] = seconds
-    _client.BUDGET = _connection.BUDGET = _subscription.BUDGET = _file_record.LOCK_TIMEOUT = seconds
 
 
 @asynccontextmanager

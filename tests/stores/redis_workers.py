@@ -129,7 +129,7 @@ async def waiting(slot: RedisSlot, timeout: float = 60.0) -> "asyncio.Task[None]
     """Start waiting for a change, and return when it has begun."""
     task = asyncio.create_task(slot.changed(timeout))
     await asyncio.sleep(0)
-    assert slot._waiters._events
+    assert slot._waiters._next_wake._waiters
     return task
 
 

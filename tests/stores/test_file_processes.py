@@ -97,6 +97,7 @@ async def test_a_writer_that_is_killed_in_the_middle_damages_nothing(workers):
     assert {path.suffix for path in workers.folder.iterdir()} == {".json", ".lock"}
 
 
+@pytest.mark.real_limits
 async def test_a_process_that_stops_with_the_lock_costs_a_bounded_wait(workers):
     """Operations of other processes raise `TokenStoreError` ("busy") instead of waiting for the lock for ever, and
     their event loops are not blocked. When the process is killed, the store works again.
