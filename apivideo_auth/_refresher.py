@@ -197,6 +197,8 @@ class Refresher:
     def _start(self, work: Coroutine[Any, Any, Outcome | None]) -> _Task:
         self._only_waits = False
         self._task = start(work, name="apivideo-auth-renewal", on_done=self._on_task_done)
+        # While there is a task there is no timer.
+        self._schedule()
         return self._task
 
     async def _join(self, task: _Task) -> Outcome | None:
@@ -220,9 +222,13 @@ class Refresher:
                 waiter.set_result(None)
 
     def _on_task_done(self) -> None:
+        task = self._task
+        # Only the end of the event loop cancels the task of a manager that is open. A timer would start another one.
+        loop_ends = task is not None and task.cancelled()
         if self._in_flight() is None:
             self._task = None
-        self._schedule()
+        if not loop_ends:
+            self._schedule()
         self._wake()
 
     async def _renew(  # noqa: C901, PLR0911  one branch for each outcome

@@ -134,6 +134,9 @@ class Renewer:
                     return await self._call_and_end(
                         _HeldClaim(request=request, claim_id=claim.id, asked_at=asked_at, granted=answer)
                     )
+                except GeneratorExit:
+                    # The event loop is gone.
+                    raise
                 except BaseException:
                     # Nobody knows whether the call was made, so the refresh token is not given back.
                     await self.slot.release(Release(id=claim.id))

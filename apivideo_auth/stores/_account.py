@@ -137,7 +137,8 @@ class FailoverAccount:
                 if token is not None:
                     self.private.note_commit(token.committed_at)
                 await self._resend_unconfirmed()
-                token = await self._offer(token)
+                if self.slots:
+                    token = await self._offer(token)
             self._last_read = (number, asked_at, token)
         if token is not None:
             self._notify(token, asked_at, except_for=slot)
