@@ -137,8 +137,7 @@ class FailoverAccount:
                 if token is not None:
                     self.private.note_commit(token.committed_at)
                 await self._resend_unconfirmed()
-                if self.slots:
-                    token = await self._offer(token)
+                token = await self._offer(token)
             self._last_read = (number, asked_at, token)
         if token is not None:
             self._notify(token, asked_at, except_for=slot)

@@ -8,7 +8,6 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -169,47 +168,3 @@ def test_g11_a_plain_with_says_what_to_write() -> None:
     """`with TokenManager(…)` is a `TypeError` that names `async with`."""
     with pytest.raises(TypeError, match="async with"), TokenManager(API_KEY):
         pass
-
-
-class SlowToRelease:
-    """A store in memory in which the end of a claim takes a moment."""
-
-    needs_encryption = False
-
-    def __init__(self) -> None:
-        self.inner = MemoryStore()
-
-    def open(self, account: str, **options: Any) -> Any:
-        slot = self.inner.open(account, **options)
-        release = slot.release
-
-        async def release_slowly(event: object) -> object:
-            await asyncio.sleep(0.05)
-            return await release(event)
-
-        slot.release = release_slowly
-        return slot
-
-
-def test_g11_a_loop_that_ends_starts_no_other_renewal(capfd: pytest.CaptureFixture[str]) -> None:
-    """If a loop ends while a stale token is renewed in the background, nothing is started in its last moments."""
-    clock = ManualClock()
-    service = service_for(clock)
-    tokens = TokenManager(API_KEY, api=service, clock=clock, store=SlowToRelease())
-    asyncio.run(tokens.get_token())
-    clock.now += 3000
-
-    async def leave() -> None:
-        service.gate = asyncio.Event()
-        await tokens.get_token()
-        while len(service.calls) < 2:
-            await asyncio.sleep(0)
-
-    asyncio.run(leave())
-    assert len(service.calls) == 2
-    service.gate = None
-    asyncio.run(tokens.get_token(min_ttl=900))
-    asyncio.run(tokens.close())
-    gc.collect()
-    assert len(service.calls) == 3
-    assert "never" not in capfd.readouterr().err

@@ -394,8 +394,8 @@ class Checks:
         """Check a `close` that has ended; `cancelled` if it, or another close of this manager, was cancelled."""
         self.world.log(worker.name, "close was cancelled" if cancelled else "closed")
         waited = self.world.loop.time() - called_at
-        # A store that hangs may hold up an offer under way (a claim and a commit), the end of a claim, and its own close.
-        time_limit = worker.policy.close_timeout + (2.5 if worker.ledger.store_is_faulty else 0.5)
+        # A store that hangs may hold up an offer that is under way, the end of a claim, and its own close.
+        time_limit = worker.policy.close_timeout + (3.0 if worker.ledger.store_is_faulty else 0.5)
         if waited > time_limit + self.world.allowed_delay(called_at):
             self.violation(f"G11: the close of {worker.name} took {waited:.3f} s")
         in_flight = [call for call in worker.ledger.in_flight if call.worker == worker.name]
