@@ -174,7 +174,7 @@ def failure_from(error: BaseException, *secrets: str) -> Failure:
     elif isinstance(error, AuthConnectionError):
         kind = "connection" if _attribute(error, "retryable", bool) is not False else "misuse"
     else:
-        # The text of an unknown exception may hold what was sent, so only its class is named.
+        # The text of an unknown exception may hold a secret that was sent, so only its class is named.
         return Failure(kind="connection", message=_class_text(error, *secrets))
 
     def text(name: str) -> str | None:

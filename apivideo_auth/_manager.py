@@ -111,7 +111,6 @@ class TokenManager:
         self._credentials = credentials
         self._is_shared = store is not None
         self._store = MemoryStore() if store is None else store
-        self._policy = policy
         self._clock = clock
         self._connector = connector
         self._origin_headers = origin_headers(application)
@@ -236,7 +235,7 @@ class TokenManager:
             return
         self._closed = asyncio.get_running_loop().create_future()
         try:
-            await self._refresher.close(timeout=self._policy.close_timeout if self._is_shared else 0.0)
+            await self._refresher.close(timeout=self._state.policy.close_timeout if self._is_shared else 0.0)
         finally:
             try:
                 if self._own_api is not None:
@@ -283,7 +282,7 @@ class TokenManager:
         return Renewer(
             slot=slot,
             api=self._api,
-            call_timeout=self._policy.attempt_timeout + (0.0 if self._own_api is None else OWN_API_GRACE),
+            call_timeout=self._state.policy.attempt_timeout + (0.0 if self._own_api is None else OWN_API_GRACE),
             credentials=self._credentials,
             clock=self._clock,
             jitter=random.random,

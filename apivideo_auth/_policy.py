@@ -1,4 +1,4 @@
-"""`RefreshPolicy`, when to renew, and how long to back off; pure.
+"""`RefreshPolicy`, the moments of a token, and the durations of backoffs; pure.
 
 Moments are seconds on one clock, which the caller names. Durations are seconds. `jitter` is a random number in [0, 1).
 """
@@ -113,7 +113,7 @@ class RefreshPolicy:
 
 @frozen
 class Moments:
-    """When a token becomes stale, when it counts as expired, and when it ends."""
+    """The moments at which a token becomes stale, counts as expired, and ends."""
 
     stale_from: float
     expired_from: float

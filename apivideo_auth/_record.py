@@ -1,9 +1,11 @@
 """The record of an account and its transitions; pure.
 
-One record per account says who may renew, with which refresh token, and since when. A renewal is one claim, one call,
-and one commit or release. The next step is read off the record. Each transition takes a record, an event and the time,
-and returns a record and an answer. Moments are seconds on the clock that the workers of the record share. Answers hold
-durations, so that each worker can place them on its own clock.
+An account has one record: its tokens, the claim that stands, the backoff and the throttle. A renewal is one claim, one
+call, and one commit or release. Each transition takes a record, an event and the time, and returns a record and an
+answer; nothing but the record decides.
+
+Moments are seconds on the clock that the workers of the record share. Answers hold durations, so that each worker can
+place them on its own clock.
 """
 
 from typing import Final, TypeAlias
@@ -87,8 +89,8 @@ class RenewalRequest:
     - `rejected`: a caller is denied that token, so any other token is better.
     - `may_be_throttled`: the worker still has a usable token. Answered `Throttled` if the previous such renewal was too
       recent.
-    - `failures`, `failing_since`: how often in a row renewals failed, as far as the worker knows, and since when, on
-      its own clock. `last_commit_at`: the `committed_at` of the record at the last failure.
+    - `failures`, `failing_since`: the failures in a row that the worker knows of, and the first one, on its own clock.
+    - `last_commit_at`: the last commit of the record at the worker's own last failure, on the record's clock.
     """
 
     policy: RefreshPolicy
@@ -198,12 +200,16 @@ class Busy:
 
 @frozen(kw_only=True)
 class Backoff:
-    """Renewals failed `failures` times in a row; the first failure was `failing_for` seconds ago."""
+    """Renewals failed `failures` times in a row; the first failure was `failing_for` seconds ago.
+
+    `committed_at`: when the record's last token was committed; `None` if there never was one.
+    """
 
     retry_after: float
     failure: Failure
     failures: int
     failing_for: float
+    committed_at: float | None = None
 
 
 @frozen(kw_only=True)
@@ -272,6 +278,7 @@ def claim(record: Record, event: Claim, now: float) -> tuple[Record, ClaimAnswer
             failure=record.failure,
             failures=record.failures,
             failing_for=_failing_for(record, now),
+            committed_at=record.committed_at,
         )
     if event.may_be_throttled:
         age_left = 0.0
@@ -357,7 +364,7 @@ def _failing_for(record: Record, now: float) -> float:
 
 
 def _unrejected_since(record: Record, now: float) -> float:
-    """Return since when no token was rejected, for a record that takes a new token."""
+    """Return the start of the period without a 401, for a record that takes a new token."""
     if record.rejected_at is not None or record.unrejected_since is None:
         return now
     return record.unrejected_since

@@ -143,7 +143,8 @@ class Refresher:
 
     async def _wait_for_token(self, now: float) -> None:
         """Wait for one renewal, or until a backoff is over; raise if that cannot help."""
-        state, task, backoff = self._state, self._in_flight(), self._state.active_backoff(now)
+        state, task = self._state, self._in_flight()
+        backoff = state.active_backoff(now)
         if task is not None:
             await self._join(task)
         elif backoff is None:
@@ -167,6 +168,11 @@ class Refresher:
         Raises if no other token can be had.
         """
         state, task = self._state, self._in_flight()
+        if task is not None and self._only_waits:
+            # It waits for another worker, and the record may have a token for this caller already.
+            await self._look(request)
+            if state.closed or state.current is not denied:
+                return
         if task is None:
             backing_off = state.active_backoff(now) is not None
             reason: events.Reason = "rejected" if request.rejected else "min_ttl"
@@ -191,6 +197,8 @@ class Refresher:
     def _start(self, work: Coroutine[Any, Any, Outcome | None]) -> _Task:
         self._only_waits = False
         self._task = start(work, name="apivideo-auth-renewal", on_done=self._on_task_done)
+        # While there is a task there is no timer.
+        self._schedule()
         return self._task
 
     async def _join(self, task: _Task) -> Outcome | None:
@@ -214,9 +222,13 @@ class Refresher:
                 waiter.set_result(None)
 
     def _on_task_done(self) -> None:
+        task = self._task
+        # Only the end of the event loop cancels the task of a manager that is open. A timer would start another one.
+        loop_ends = task is not None and task.cancelled()
         if self._in_flight() is None:
             self._task = None
-        self._schedule()
+        if not loop_ends:
+            self._schedule()
         self._wake()
 
     async def _renew(  # noqa: C901, PLR0911  one branch for each outcome
@@ -309,7 +321,6 @@ class Refresher:
         state = self._state
         state.renewals += 1
         token = self._take(renewed.access, renewed.lifetime, renewed.sent_at, renewed.version)
-        state.best_ttl = renewed.lifetime - (self._now() - renewed.sent_at)
         self._emit(
             events.TokenRenewed(
                 endpoint=renewed.endpoint,
@@ -338,7 +349,7 @@ class Refresher:
         when = moments(self._state.policy, begins_at=begins_at, lifetime=lifetime, jitter=self._jitter())
         expires_at = date_of(when.ends_at, now=self._now(), utc=self._clock.utc())
         token = Token(access, expires_at, self._state.generation + 1, clock=self._clock, ends_at=when.ends_at)
-        self._state.take(token, when, lifetime=lifetime, version=version)
+        self._state.take(token, when, lifetime=lifetime, ttl=when.ends_at - self._now(), version=version)
         return token
 
     def _note_failure(self, failed: Failed, reason: events.Reason) -> None:

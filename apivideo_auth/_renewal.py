@@ -134,6 +134,9 @@ class Renewer:
                     return await self._call_and_end(
                         _HeldClaim(request=request, claim_id=claim.id, asked_at=asked_at, granted=answer)
                     )
+                except GeneratorExit:
+                    # The event loop is gone.
+                    raise
                 except BaseException:
                     # Nobody knows whether the call was made, so the refresh token is not given back.
                     await self.slot.release(Release(id=claim.id))
@@ -143,7 +146,8 @@ class Renewer:
 
     async def _call_and_end(self, held: _HeldClaim) -> Outcome:
         """Make the one call that the claim covers, and end the claim."""
-        refresh, sent_at = held.granted.refresh, self.clock.monotonic()
+        refresh = held.granted.refresh
+        sent_at = self.clock.monotonic()
         if sent_at - held.asked_at >= LEASE_MARGIN:
             # The lease could end during the call, and another worker could renew at the same time.
             await self.slot.release(Release(id=held.claim_id, refresh=refresh))

@@ -84,7 +84,7 @@ class State:
     closed: bool = False
     current: Current | None = None
     backoff: BackoffState | None = None
-    # The most life that this manager's last renewal could offer; a renewal for more is throttled.
+    # The life that the current token had when it was taken; a renewal for more may help nobody, so it is throttled.
     best_ttl: float = float("inf")
     generation: int = 0
     renewals: int = 0
@@ -139,9 +139,9 @@ class State:
             last_commit_at=NEVER if self.backoff is None else self.backoff.last_commit_at,
         )
 
-    def take(self, token: "Token", when: Moments, *, lifetime: float, version: str | None) -> None:
-        """Serve this token from now on."""
-        self.generation = token.generation
+    def take(self, token: "Token", when: Moments, *, lifetime: float, ttl: float, version: str | None) -> None:
+        """Serve this token, which lives for another `ttl` seconds, from now on."""
+        self.generation, self.best_ttl = token.generation, ttl
         if not self.closed:
             self.current = Current(token=token, moments=when, lifetime=lifetime, version=version)
             self.token, self.fresh_until = token, when.stale_from
@@ -164,6 +164,11 @@ class State:
             last_commit_at=NEVER if last_commit_at is None else last_commit_at,
         )
         old = self.backoff
+        if backoff.committed_at is not None:
+            new = evolve(new, last_commit_at=max(new.last_commit_at, backoff.committed_at))
+            if old is not None and backoff.committed_at > old.last_commit_at:
+                # Another worker has committed since, so the earlier failures are another outage's.
+                old = None
         if old is not None:
             # A record that was lost, or that is private, does not show that the endpoints have worked meanwhile.
             new = evolve(new, last_commit_at=max(new.last_commit_at, old.last_commit_at))

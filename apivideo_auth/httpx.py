@@ -35,7 +35,7 @@ class BearerAuth(TokenSender, httpx.Auth):
     Pass it as `auth` to an `httpx.AsyncClient`, or to one request. A synchronous `Client` gets a `RuntimeError`.
     Requests to other origins and requests that already have the header are not changed. A redirect within an
     origin keeps the token. A redirect to another origin removes it, also if that origin is allowed. The header is
-    removed from the requests when the response is there.
+    removed from the requests when the response has arrived.
 
     - `origins`: where the token may be sent; by default the source's `base_url`.
     - `on_event`: a function that gets each `events.TokenRejected`.
@@ -84,7 +84,7 @@ class BearerAuth(TokenSender, httpx.Auth):
         except AuthError as error:
             self._emit(token, "no_token", cause=message_of(error))
             return
-        # After a redirect, this is not the request that came in: what the server has done already is not repeated.
+        # After a redirect this is the last request: work that the server has already done is not repeated.
         request = response.request
         if not _can_be_sent_again(request):
             self._emit(token, "body")
@@ -120,7 +120,7 @@ def _remove_token(response: httpx.Response, token: Token) -> bool:
 def _can_be_sent_again(request: httpx.Request) -> bool:
     """Return whether the body would be sent in full a second time: bytes, and multipart bodies of bytes.
 
-    Generators would be sent empty or fail, and files from wherever they stand by then.
+    Generators would be sent empty or fail, and files from their current position.
     """
     if isinstance(request.stream, _MULTIPART):
         fields: list[object] = getattr(request.stream, "fields", [None])

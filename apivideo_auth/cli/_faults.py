@@ -61,7 +61,7 @@ def parse_fault(spec: str) -> "Fault":
 
 
 def _add(arguments: dict[str, Any], name: str, value: str) -> None:
-    """Add what one part of the text says to the arguments of `Fault`."""
+    """Add one part of the text to the arguments of `Fault`."""
     group, dot, key = name.partition(".")
     if dot and group in _GROUPS:
         argument, parse = _GROUPS[group]
@@ -71,7 +71,7 @@ def _add(arguments: dict[str, Any], name: str, value: str) -> None:
     else:
         raise ValueError(f"a fault has no {name!r}")
     if key in target:
-        raise ValueError(f"a fault has {name!r} once")
+        raise ValueError(f"a fault may have {name!r} only once")
     try:
         target[key] = parse(value)
     except ValueError:

@@ -9,6 +9,7 @@ from contextlib import suppress
 import click
 
 from apivideo_auth._manager import API_KEY_VARIABLE
+from apivideo_auth._secrets import Secret
 from apivideo_auth.emulator import Emulator, Fault, RateLimits
 from apivideo_auth.emulator._emulator import DEFAULT_API_KEY
 
@@ -26,9 +27,9 @@ async def run(  # noqa: PLR0913  one for each option
     faults: tuple[Fault, ...],
 ) -> None:
     """Serve until SIGTERM or SIGINT. Raises `click.ClickException` if the address is not available."""
-    key_of_environment = os.environ.get(API_KEY_VARIABLE)
+    environment_key = Secret(os.environ.get(API_KEY_VARIABLE, ""))
     server = Emulator(
-        api_key=key_of_environment or DEFAULT_API_KEY,
+        api_key=environment_key or DEFAULT_API_KEY,
         host=host,
         port=port,
         ttl=ttl,
@@ -53,7 +54,7 @@ async def run(  # noqa: PLR0913  one for each option
     try:
         click.echo(server.url)
         # A key of the environment may be a real one: it is never shown.
-        known = f"the value of {API_KEY_VARIABLE}" if key_of_environment else server.api_key
+        known = f"the value of {API_KEY_VARIABLE}" if environment_key else server.api_key
         click.echo(f"The API key is {known}. Stop with Ctrl-C.", err=True)
         await stopped.wait()
     finally:
@@ -72,7 +73,7 @@ def _log_requests() -> None:
 
 
 class _PrintableFormatter(logging.Formatter):
-    """Escapes what a terminal would not print: a path comes from a client."""
+    """Escapes unprintable characters: a path comes from a client."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line."""

@@ -158,7 +158,7 @@ class Emulator:
         self._tokens.revoke_all(refresh=refresh)
 
     def inject(self, *faults: Fault) -> None:
-        """Add faults after those that are already there. Works before the start too."""
+        """Add faults after those that are already there. Also works before the start."""
         self._faults.inject(*faults)
 
     def clear_faults(self) -> None:
@@ -189,7 +189,7 @@ class Emulator:
         await web.SockSite(self._runner, listener).start()
 
     async def close(self) -> None:
-        """Stop at once: requests in progress are aborted. Idempotent; no task and no connection is left."""
+        """Stop at once: requests in progress are aborted, and no task or connection is left. Idempotent."""
         if self._runner is not None:
             await self._runner.cleanup()
 

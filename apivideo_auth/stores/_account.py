@@ -9,14 +9,17 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
 from attrs import evolve
 
 from apivideo_auth import events
 from apivideo_auth._clock import Clock
-from apivideo_auth._policy import LEASE_MARGIN
+from apivideo_auth._policy import INITIAL_STORE_BACKOFF, LEASE_MARGIN
 from apivideo_auth._record import (
+    NEVER,
+    Backoff,
     Busy,
     Changed,
     Claim,
@@ -39,6 +42,10 @@ if TYPE_CHECKING:
 
 OPERATION_TIMEOUT: Final = 0.5
 """Seconds that one operation of a store may take."""
+HANGING_FRACTION: Final = 0.8
+"""An operation that fails after this fraction of its time has met a store that hangs."""
+MAX_CONCURRENT: Final = 8
+"""Operations that one store gets at a time."""
 
 _T = TypeVar("_T")
 
@@ -53,15 +60,38 @@ class _DownError(Exception):
     """The store gave no answer, or is not asked before its backoff is over."""
 
 
+class Limiter:
+    """Limits the operations that one store gets at a time. The others wait for their turn, which is not its fault.
+
+    If the store does not answer, those who wait for their turn are not let in for a moment: it hangs for all accounts.
+    """
+
+    def __init__(self) -> None:
+        self._turns = asyncio.Semaphore(MAX_CONCURRENT)
+        self._hangs_until = NEVER
+
+    async def run(self, seconds: float, operation: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Return the result of an operation that may take `seconds`."""
+        clock = asyncio.get_running_loop().time
+        async with self._turns:
+            began_at = clock()
+            if began_at < self._hangs_until:
+                raise TimeoutError("no answer to another account")
+            try:
+                return await within(seconds, operation())
+            except Exception:
+                if clock() - began_at >= HANGING_FRACTION * seconds:
+                    self._hangs_until = clock() + INITIAL_STORE_BACKOFF
+                raise
+
+
 class FailoverAccount:
     """One account in a store that may fail, as the managers of this process and event loop see it.
 
     `limiter` limits the operations that the store gets at a time.
     """
 
-    def __init__(
-        self, open_slot: OpenSlot, *, clock: Clock, limiter: asyncio.Semaphore, private: PrivateRecord
-    ) -> None:
+    def __init__(self, open_slot: OpenSlot, *, clock: Clock, limiter: Limiter, private: PrivateRecord) -> None:
         self.slots: list[FailoverSlot] = []
         self.loop = asyncio.get_running_loop()
         self.limiter = limiter
@@ -80,44 +110,83 @@ class FailoverAccount:
         self._timer: asyncio.TimerHandle | None = None
         self._look_task: asyncio.Task[None] | None = None
         self._look_again = False
+        # How often the store was asked, and the last answers with their number and time: an answer serves those as well
+        # who were already waiting for their turn when the store was asked.
+        self._asked = 0
+        self._last_read: tuple[int, float, SharedToken | None] = (0, NEVER, None)
+        self._last_answer: tuple[int, float, Changed | Backoff | None] = (0, NEVER, None)
+        self._known_version: str | None = None
 
     # The operations. Each runs to its end, and takes the lock.
 
     async def read(self, slot: "FailoverSlot | None" = None) -> SharedToken | None:
         """Return the token of the account; `None` while the store is down."""
+        queued_at = self._asked
         async with self._lock:
             token = None
             if slot is not None:
                 slot.wakes_seen = self._waiters.wakes
+            number, asked_at, last = self._last_read
+            if number > queued_at:
+                return None if last is None else _aged(last, self._now() - asked_at)
+            asked_at = self._now()
+            self._asked += 1
+            number = self._asked
             with suppress(_DownError):
                 token = await self._ask(lambda store: store.read())
                 if token is not None:
                     self.private.note_commit(token.committed_at)
                 await self._resend_unconfirmed()
                 token = await self._offer(token)
-            return token
+            self._last_read = (number, asked_at, token)
+        if token is not None:
+            self._notify(token, asked_at, except_for=slot)
+        return token
 
     async def claim(self, event: Claim, slot: "FailoverSlot") -> ClaimAnswer:
         """Claim in the store, or while it is down in the private record."""
         slot.holds_shared_claim = False
+        queued_at = self._asked
         async with self._lock:
             slot.wakes_seen = self._waiters.wakes
             now = self._now()
             if self._claim_id is not None and now < self._claim_until:
                 return Busy(retry_after=self._claim_until - now)
+            if (shared := self._answer_since(queued_at, event, now)) is not None:
+                return shared
+            self._asked += 1
+            number = self._asked
             try:
                 await self._resend_unconfirmed()
                 answer = await self._send(event)
                 slot.holds_shared_claim = isinstance(answer, Granted)
             except _DownError:
                 answer = self.private.claim(event, self._now())
-            if isinstance(answer, Changed):
-                self.private.note_commit(answer.token.committed_at)
-            elif isinstance(answer, Granted):
+            if isinstance(answer, Changed | Backoff):
+                self._last_answer = (number, now, answer)
+            if isinstance(answer, Granted):
                 self._claim_id = event.id
                 self._claim_until = now + event.lease
-                return self.private.use_refresh(answer)
-            return answer
+                answer = self.private.use_refresh(answer)
+            if not isinstance(answer, Busy):
+                # The record has changed since other managers were told that another worker renews.
+                self._waiters.wake()
+                slot.wakes_seen = self._waiters.wakes
+        if isinstance(answer, Changed):
+            self.private.note_commit(answer.token.committed_at)
+            self._notify(answer.token, now, except_for=slot)
+        return answer
+
+    def _answer_since(self, queued_at: int, event: Claim, now: float) -> ClaimAnswer | None:
+        """Return an answer that another manager has got since this claim was queued, if it serves this one as well."""
+        number, asked_at, last = self._last_answer
+        match last if number > queued_at else None:
+            case Changed(token=token) if token.version != event.seen:
+                return Changed(token=_aged(token, now - asked_at))
+            case Backoff() as backoff if backoff.retry_after > now - asked_at:
+                return evolve(backoff, retry_after=backoff.retry_after - (now - asked_at))
+            case _:
+                return None
 
     async def commit(self, event: Commit, slot: "FailoverSlot") -> EndAnswer:
         """Commit where the claim was granted, and give the token to the other managers."""
@@ -137,6 +206,7 @@ class FailoverAccount:
 
     async def end(self, event: Commit | Release, slot: "FailoverSlot") -> EndAnswer:
         """End a claim where it was granted; in the private record if the store does not answer."""
+        began_at = self._now()
         async with self._lock:
             if isinstance(event, Release):
                 self.private.give_back(event.refresh)
@@ -146,6 +216,7 @@ class FailoverAccount:
                     answer = await self._send(event)
                 except _DownError:
                     # The store may have executed it, so the refresh token is not this worker's alone.
+                    self.private.unconfirmed = event
                     self.private.take_over(event.id, self._now())
                     event = evolve(event, refresh=None)
                 else:
@@ -155,11 +226,20 @@ class FailoverAccount:
                             self.private.note_commit(answer.committed_at)
                         self._breaker.on_repair()
             if answer is None:
-                answer = self.private.end(event, self._now())
+                answer = self._end_privately(event, began_at)
             if self._claim_id == event.id:
                 self._claim_id = None
             self._waiters.wake()
         return answer
+
+    def _end_privately(self, event: Commit | Release, began_at: float) -> EndAnswer:
+        now = self._now()
+        if isinstance(event, Commit):
+            event = evolve(event, remaining=event.remaining - (now - began_at))
+        if self._breaker.allows(write=True):
+            # The store came back while this renewal was under way.
+            self._schedule_look(0.0)
+        return self.private.end(event, now)
 
     async def changed(self, timeout: float, slot: "FailoverSlot") -> None:
         """Wait for another manager of this process, or for the store."""
@@ -171,12 +251,27 @@ class FailoverAccount:
         self._is_watched = True
         try:
             # No limit: a wait that took longer, because the event loop was blocked, says nothing about the store.
-            await self._ask(lambda store: _wait_for_change(store, timeout), limit=None)
+            await self._ask(lambda store: self._first_change(store, timeout, slot.wakes_seen), limit=None)
         except _DownError:
             return
         finally:
             self._is_watched = False
             self._waiters.wake()
+
+    async def _first_change(self, store: Slot, timeout: float, wakes_seen: int) -> None:
+        """Wait for a change that the store shows, or that another manager has seen."""
+        changes = [
+            start(_wait_for_change(store, timeout), name="apivideo-auth-change"),
+            start(self._waiters.wait(timeout, since=wakes_seen), name="apivideo-auth-wake"),
+        ]
+        try:
+            await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for change in changes:
+                change.cancel()
+            await asyncio.wait(changes, timeout=OPERATION_TIMEOUT)
+        if changes[0].done() and not changes[0].cancelled():
+            changes[0].result()
 
     async def forget(self) -> None:
         """Delete the record, in the store and here."""
@@ -199,8 +294,7 @@ class FailoverAccount:
         if slot is not None:
             # Nothing depends on it any more.
             with suppress(Exception):
-                async with asyncio.timeout(OPERATION_TIMEOUT):
-                    await slot.close()
+                await within(OPERATION_TIMEOUT, slot.close())
 
     # The store is back.
 
@@ -281,11 +375,12 @@ class FailoverAccount:
         try:
             if self._slot is None:
                 self._slot = self._open_slot(on_commit=self._look, on_damage=self._breaker.on_damage)
-            if limit is None:
-                answer = await operation(self._slot)
-            else:
-                async with self.limiter:
-                    answer = await within(limit, operation(self._slot))
+            slot = self._slot
+            answer = await (operation(slot) if limit is None else self.limiter.run(limit, partial(operation, slot)))
+        except asyncio.CancelledError:
+            # The event loop ends. The event may have been sent; the next loop finds out.
+            self.private.unconfirmed = event or self.private.unconfirmed
+            raise
         except Exception as error:  # noqa: BLE001  whatever a store raises, it is down
             self.private.unconfirmed = event or self.private.unconfirmed
             cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -318,12 +413,13 @@ class FailoverAccount:
         # Bounded: one round for each commit, however many come while a round lasts.
         while self._look_again and self.slots:
             self._look_again = False
-            asked_at = self._now()
-            token = await self.read()
-            if token is not None:
-                self._notify(token, asked_at, except_for=None)
+            await self.read()
 
     def _notify(self, token: SharedToken, asked_at: float, *, except_for: "FailoverSlot | None") -> None:
+        """Give the managers a token that another manager or worker has committed, once."""
+        if token.version == self._known_version:
+            return
+        self._known_version = token.version
         self._waiters.wake()
         for slot in [*self.slots]:
             if slot is not except_for:
@@ -332,6 +428,10 @@ class FailoverAccount:
     def _emit(self, event: events.Event) -> None:
         for slot in [*self.slots]:
             slot.emit(event)
+
+
+def _aged(token: SharedToken, seconds: float) -> SharedToken:
+    return evolve(token, remaining=token.remaining - seconds)
 
 
 async def _wait_for_change(slot: Slot, timeout: float) -> None:

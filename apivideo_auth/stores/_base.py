@@ -21,7 +21,7 @@ class Slot(Protocol):
     """
 
     async def read(self) -> SharedToken | None:
-        """Return the record's token, if it still lives."""
+        """Return the record's token; `None` if there is none, or it has ended."""
         ...
 
     async def claim(self, event: Claim) -> ClaimAnswer:
@@ -51,7 +51,7 @@ class Slot(Protocol):
 
 @runtime_checkable
 class TokenStore(Protocol):
-    """Where records are kept. One store may serve several managers and accounts; it keeps accounts apart."""
+    """Keeps records. One store may serve several managers and accounts; it keeps accounts apart."""
 
     needs_encryption: bool
     """Whether other processes can read what is stored. If so, the store gets encrypted tokens only."""

@@ -1,4 +1,4 @@
-"""A circuit breaker: whether a store may be asked now, and the events about a store that fails."""
+"""A circuit breaker: it decides whether a store may be asked now, and reports its outages as events."""
 
 import random
 from collections.abc import Callable

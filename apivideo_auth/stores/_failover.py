@@ -15,13 +15,10 @@ from apivideo_auth import events
 from apivideo_auth._clock import Clock
 from apivideo_auth._record import Claim, ClaimAnswer, Commit, EndAnswer, Granted, Release, SharedToken
 from apivideo_auth._tasks import finish, run_to_end, start
-from apivideo_auth.stores._account import FailoverAccount
+from apivideo_auth.stores._account import FailoverAccount, Limiter
 from apivideo_auth.stores._base import TokenStore
 from apivideo_auth.stores._encrypted import account_name, open_slot
 from apivideo_auth.stores._private import PrivateRecord
-
-MAX_CONCURRENT: Final = 8
-"""Operations that one store gets at a time; the others wait for their turn, which is not the store's fault."""
 
 
 class FailoverSlot:
@@ -126,7 +123,7 @@ def open_failover_slot(  # noqa: PLR0913  they belong together, and are keywords
             account = accounts[key] = FailoverAccount(
                 partial(open_slot, store, base_url=base_url, api_key=api_key, clock=clock),
                 clock=clock,
-                limiter=limiter or asyncio.Semaphore(MAX_CONCURRENT),
+                limiter=limiter or Limiter(),
                 private=private,
             )
         return FailoverSlot(account, emit=emit, on_commit=on_commit)

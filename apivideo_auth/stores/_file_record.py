@@ -73,7 +73,7 @@ class RecordFile:
             return _stamp(self._path)
 
     def read(self, utc: Callable[[], float]) -> FileAnswer[SharedToken | None]:
-        """Answer with the record's token, if it still lives. Creates no directory."""
+        """Return the record's token, if it still lives. Creates no directory."""
         with self._errors():
             if not self._directory.exists():
                 return FileAnswer(None, NO_FILE)
@@ -88,7 +88,7 @@ class RecordFile:
         event: _Event,
         utc: Callable[[], float],
     ) -> FileAnswer[_Answer]:
-        """Apply a transition of `_record`, and answer with its answer."""
+        """Apply a transition of `_record`, and return its answer."""
         with self._errors():
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._check_directory()

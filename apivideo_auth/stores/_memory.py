@@ -2,6 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from threading import Lock
 
 from attrs import define, field
 
@@ -17,6 +20,8 @@ class _Shared:
 
     record: Record = field(default=_record.EMPTY, repr=False)
     slots: "list[MemorySlot]" = field(factory=list["MemorySlot"], repr=False)
+    # Guards `record`: event loops may run in several threads.
+    lock: Lock = field(factory=Lock, repr=False)
 
 
 class MemoryStore:
@@ -49,12 +54,12 @@ class MemoryStore:
 
 
 class MemorySlot:
-    """One manager's view of an account in a `MemoryStore`. A transition takes no time, so it needs no lock."""
+    """One manager's view of an account in a `MemoryStore`. Others may be in event loops of other threads."""
 
     def __init__(self, shared: _Shared, clock: Clock, on_commit: Callable[[], None]) -> None:
-        self.on_commit = on_commit
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.waiters = Waiters()
+        self._on_commit = on_commit
+        self._waiters = Waiters()
         self._shared = shared
         self._now = clock.monotonic
         # So that `changed` does not miss a change between the last answer and its own call.
@@ -63,46 +68,62 @@ class MemorySlot:
 
     async def read(self) -> SharedToken | None:
         """Return the record's token, if it still lives."""
-        self._wakes_seen = self.waiters.wakes
+        self._enter()
         return _record.shared_token(self._shared.record, self._now())
 
     async def claim(self, event: Claim) -> ClaimAnswer:
         """Ask for the right to renew."""
-        self.loop = asyncio.get_running_loop()
-        self._wakes_seen = self.waiters.wakes
-        self._shared.record, answer = _record.claim(self._shared.record, event, self._now())
+        self._enter()
+        with self._shared.lock:
+            self._shared.record, answer = _record.claim(self._shared.record, event, self._now())
         return answer
 
     async def commit(self, event: Commit) -> EndAnswer:
         """End a claim with a token, and wake every worker."""
-        self._shared.record, answer = _record.commit(self._shared.record, event, self._now())
-        self._wake()
-        if isinstance(answer, Done):
-            for slot in [*self._shared.slots]:
-                if slot is not self:
-                    slot.on_commit()
+        self._enter()
+        with self._shared.lock:
+            self._shared.record, answer = _record.commit(self._shared.record, event, self._now())
+        self._notify(committed=isinstance(answer, Done))
         return answer
 
     async def release(self, event: Release) -> EndAnswer:
         """End a claim without a token."""
-        self._shared.record, answer = _record.release(self._shared.record, event, self._now())
-        self._wake()
+        self._enter()
+        with self._shared.lock:
+            self._shared.record, answer = _record.release(self._shared.record, event, self._now())
+        self._notify(committed=False)
         return answer
 
     async def changed(self, timeout: float) -> None:
         """Return after a commit or release, or after `timeout` seconds."""
-        await self.waiters.wait(timeout, since=self._wakes_seen)
+        await self._waiters.wait(timeout, since=self._wakes_seen)
 
     async def forget(self) -> None:
         """Delete the record."""
-        self._shared.record = _record.EMPTY
+        with self._shared.lock:
+            self._shared.record = _record.EMPTY
 
     async def close(self) -> None:
         """Leave the record; the store keeps it."""
         if self in self._shared.slots:
             self._shared.slots.remove(self)
-        self.waiters.wake()
+        self._waiters.wake()
 
-    def _wake(self) -> None:
-        for slot in self._shared.slots:
-            slot.waiters.wake()
+    def on_change(self, *, committed: bool) -> None:
+        """Take note of another slot's commit or release, in this slot's event loop."""
+        self._waiters.wake()
+        if committed:
+            self._on_commit()
+
+    def _enter(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._wakes_seen = self._waiters.wakes
+
+    def _notify(self, *, committed: bool) -> None:
+        for slot in [*self._shared.slots]:
+            if slot.loop is None or slot.loop is self.loop:
+                slot.on_change(committed=committed and slot is not self)
+            else:
+                # A loop that is closed has nobody to notify.
+                with suppress(RuntimeError):
+                    slot.loop.call_soon_threadsafe(partial(slot.on_change, committed=committed))

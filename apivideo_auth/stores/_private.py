@@ -1,4 +1,4 @@
-"""The record that a worker uses while its store is down, and what it remembers of its own actions; no I/O."""
+"""The record that a worker uses while its store is down, and its memory of commits and sent tokens; no I/O."""
 
 from collections import deque
 from typing import Final
@@ -10,6 +10,7 @@ from apivideo_auth._policy import MAX_LEASE
 from apivideo_auth._record import (
     EMPTY,
     NEVER,
+    Backoff,
     Claim,
     ClaimAnswer,
     Commit,
@@ -28,7 +29,7 @@ MAX_REMEMBERED: Final = 16
 
 @define
 class PrivateRecord:
-    """What a worker knows even if the store is down or forgets.
+    """The knowledge that a worker keeps even if the store is down or loses the record.
 
     - `record`: serves while the store is down. Its moments are on the worker's monotonic clock, `now`.
     - `unconfirmed`: an event that the store may not have executed. It is sent again before any other.
@@ -52,7 +53,7 @@ class PrivateRecord:
         """Claim in the private record."""
         self.record, answer = _record.claim(self.record, event, now)
         # A commit of the private record says nothing about those of the store.
-        return evolve(answer, committed_at=None) if isinstance(answer, Granted) else answer
+        return evolve(answer, committed_at=None) if isinstance(answer, Granted | Backoff) else answer
 
     def end(self, event: Commit | Release, now: float) -> EndAnswer:
         """End a claim of the private record."""

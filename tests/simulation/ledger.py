@@ -303,7 +303,7 @@ class Ledger:
             return 60.0
         return min(call.retry_after or 0.0, 60.0)
 
-    def on_renewal_failed(self, worker: str, event: events.RenewalFailed) -> None:
+    def on_renewal_failed(self, worker: str, event: events.RenewalFailed, *, own_failures: int) -> None:
         """Check what a manager reports about a failure, and take over its backoff."""
         call = self._last_ended.get(worker)
         if call is None or call.number in self._superseded or self.store_is_faulty:
@@ -315,8 +315,10 @@ class Ledger:
             self._set_failed(call)
         self._unreported = None
         assert call.ended is not None
-        shortest, bound = self._min_backoff(call), min(0.5 * 2 ** min(self.failures - 1, 10), 30.0)
-        if event.failures != self.failures:
+        # A worker remembers its own failures until it takes a token or sees another worker's commit.
+        least, most = sorted((self.failures, own_failures))
+        shortest, bound = self._min_backoff(call), min(0.5 * 2 ** min(event.failures - 1, 10), 30.0)
+        if not least <= event.failures <= most:
             self.violation(f"G7: the event reports {event.failures} failures in a row, and there were {self.failures}")
         if not shortest - EPSILON <= event.next_try_in <= max(shortest, bound) + EPSILON:
             backoff = f"{event.next_try_in:.3f} s, not {shortest:g} to {bound:g}"

@@ -104,8 +104,8 @@ MUTATIONS = {
     "never-schedule-after-a-failure": Mutation(
         "G3",
         "_refresher.py:Refresher._on_task_done",
-        "self._schedule()",
-        "if self._state.backoff is None:\n            self._schedule()",
+        "if not loop_ends:",
+        "if not loop_ends and self._state.backoff is None:",
     ),
     "show-failures": Mutation(
         "G4",
@@ -211,7 +211,7 @@ MUTATIONS = {
         "return _adopted(held, ended, failed_at) or failed",
         "return failed",
     ),
-    "never-push-a-commit": Mutation("G12", "stores/_memory.py:MemorySlot.commit", "slot.on_commit()", "pass"),
+    "never-push-a-commit": Mutation("G12", "stores/_memory.py:MemorySlot.on_change", "self._on_commit()", "pass"),
 }
 
 

@@ -63,6 +63,9 @@ class Worker:
     stalled_before_adoption: bool = False
     current: Call | None = None
     last_granted: Call | None = None
+    # Its own failures since it took a token; it remembers them although the record may not.
+    own_failures: int = 0
+    failing_since: float = float("inf")
 
     def phase(self) -> str:
         """Return the phase in the manager's status."""

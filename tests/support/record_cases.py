@@ -167,7 +167,7 @@ def _shared(remaining: float, lifetime: float = 3600.0) -> SharedToken:
 
 
 def _backoff(wait: float) -> Backoff:
-    return Backoff(retry_after=wait, failure=OUTAGE, failures=2, failing_for=30.0)
+    return Backoff(retry_after=wait, failure=OUTAGE, failures=2, failing_for=30.0, committed_at=NOW - 100)
 
 
 _AFTER_FAILURES: Final = evolve(GRANTED, failures=2, failing_for=30.0)
@@ -442,7 +442,9 @@ PRECEDENCE: Final = [
         Changed(token=_COMMITTED_NOW),
     ),
     _unchanged("then another worker's claim", _ALL_AT_ONCE, AFTER_401, Busy(retry_after=10.0)),
-    _unchanged("then a backoff; the first 401 has been noted", _UNCLAIMED, AFTER_401, _backoff(10.0)),
+    _unchanged(
+        "then a backoff; the first 401 has been noted", _UNCLAIMED, AFTER_401, evolve(_backoff(10.0), committed_at=NOW)
+    ),
     _throttled("then the throttle", _NOT_FAILING, 3.0),
     _granted("then the claim is granted", _NOT_FAILING, CLAIM, evolve(GRANTED, committed_at=NOW)),
 ]

@@ -168,7 +168,10 @@ function operations.claim(id, seen, lease, may_be_throttled, without_failure)
   local backoff_left = ahead(record.not_before, MAX_BACKOFF)
   if backoff_left > 0 and record.failure then
     if is_first then save() end
-    return answer('backoff', exact(backoff_left), record.failure, exact(record.failures), exact(failing_for()))
+    return answer(
+      'backoff', exact(backoff_left), record.failure, exact(record.failures), exact(failing_for()),
+      marked(record.committed_at and exact(record.committed_at))
+    )
   end
   if may_be_throttled then
     local age_left = record.committed_at and ahead(record.committed_at + MIN_REJECTION_AGE, MIN_REJECTION_AGE) or 0

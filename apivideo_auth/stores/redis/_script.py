@@ -148,10 +148,9 @@ def parse_claim(answer: Answer) -> ClaimAnswer:
     """Return the answer to a claim. Raises `UnreadableFailureError` as well."""
     match answer.word, answer.items:
         case b"granted", (refresh, committed_at, failures, failing_for):
-            moment = _unmarked(committed_at)
             return Granted(
                 refresh=_unmarked(refresh),
-                committed_at=None if moment is None else _number(moment),
+                committed_at=_moment(committed_at),
                 failures=_count(failures),
                 failing_for=_number(failing_for),
             )
@@ -159,7 +158,7 @@ def parse_claim(answer: Answer) -> ClaimAnswer:
             return Changed(token=_token(items))
         case b"busy", (retry_after,):
             return Busy(retry_after=_number(retry_after))
-        case b"backoff", (retry_after, failure, failures, failing_for):
+        case b"backoff", (retry_after, failure, failures, failing_for, committed_at):
             known = failure_from_json(Secret(failure.decode("utf-8", "replace")))
             if known is None:
                 raise UnreadableFailureError
@@ -168,6 +167,7 @@ def parse_claim(answer: Answer) -> ClaimAnswer:
                 failure=known,
                 failures=_count(failures),
                 failing_for=_number(failing_for),
+                committed_at=_moment(committed_at),
             )
         case b"throttled", (retry_after,):
             return Throttled(retry_after=_number(retry_after))
@@ -225,6 +225,11 @@ def _number(value: bytes) -> float:
     if not math.isfinite(number):
         raise UnreadableError
     return number
+
+
+def _moment(value: bytes) -> float | None:
+    number = _unmarked(value)
+    return None if number is None else _number(number)
 
 
 def _count(value: bytes) -> int:
