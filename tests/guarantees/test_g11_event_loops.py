@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -168,3 +169,49 @@ def test_g11_a_plain_with_says_what_to_write() -> None:
     """`with TokenManager(…)` is a `TypeError` that names `async with`."""
     with pytest.raises(TypeError, match="async with"), TokenManager(API_KEY):
         pass
+
+
+class SlowToClaim:
+    """A store in memory whose answer to a claim takes a moment."""
+
+    needs_encryption = False
+
+    def __init__(self) -> None:
+        self.inner = MemoryStore()
+        self.delay = 0.0
+
+    def open(self, account: str, **options: Any) -> Any:
+        slot = self.inner.open(account, **options)
+        claim = slot.claim
+
+        async def claim_slowly(event: object) -> object:
+            answer = await claim(event)
+            await asyncio.sleep(self.delay)
+            return answer
+
+        slot.claim = claim_slowly
+        return slot
+
+
+def test_g11_a_loop_that_ends_in_the_middle_of_a_claim_leaves_no_claim() -> None:
+    """If a loop ends before a claim is answered, the next loop ends that claim, and does not wait for its lease."""
+    clock = ManualClock()
+    store = SlowToClaim()
+    tokens = TokenManager(API_KEY, api=service_for(clock), clock=clock, store=store)
+    store.delay = 0.3
+
+    async def leave() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await tokens.get_token()
+
+    asyncio.run(leave())
+    store.delay = 0.0
+
+    async def go_on() -> None:
+        # The clock stands still: a lease would never end.
+        async with asyncio.timeout(10):
+            await tokens.get_token()
+        await tokens.close()
+
+    asyncio.run(go_on())

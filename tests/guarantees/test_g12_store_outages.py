@@ -254,3 +254,77 @@ async def test_g12_hundreds_of_accounts_on_one_store_do_not_overload_it(clock: L
     assert most <= 8
     assert len(service.calls) == 300
     await asyncio.gather(*(manager.close() for manager in managers))
+
+
+async def test_g12_a_token_of_a_renewal_during_the_recovery_is_offered(clock: LoopClock, service: Service) -> None:
+    """If the store comes back while a private renewal is under way, its token is offered when it ends."""
+    store = FaultyStore()
+    store.fault = "down"
+    service.latency = 4.0
+    async with TokenManager(API_KEY, api=service, clock=clock, store=store) as tokens:
+        caller = asyncio.create_task(tokens.get_token())
+        await asyncio.sleep(1)
+        store.fault = None
+        token = await caller
+        await asyncio.sleep(1)
+        assert store.record.access == token.access_token.encode()
+        assert store.record.refresh is not None
+
+
+async def test_g12_an_offered_token_does_not_look_younger(clock: LoopClock, service: Service) -> None:
+    """A token whose commit took its time before it went to the private record ends no later for other workers."""
+    store = FaultyStore()
+    store.before = lambda name: setattr(store, "fault", "slow" if name == "commit" else None)
+    async with TokenManager(API_KEY, api=service, clock=clock, store=store) as tokens:
+        await tokens.get_token()
+        store.before = lambda _name: setattr(store, "fault", None)
+        store.empty()
+        await asyncio.sleep(5)
+        assert store.record.access is not None
+        assert store.record.ends_at <= service.calls[0].at + 3600 + 1e-6
+
+
+async def test_g12_what_one_manager_sees_wakes_the_others(clock: LoopClock, service: Service) -> None:
+    """A manager that waits for another worker is served as soon as a sibling in its process sees the commit."""
+    holder, shared = FaultyStore(), None
+    shared = holder.process()
+    shared.pushes = False
+    original = shared.open
+
+    def open_without_changes(account: str, **kwargs: object) -> object:
+        slot = original(account, **kwargs)
+
+        class Deaf:
+            def __getattr__(self, name: str) -> object:
+                return getattr(slot, name) if name != "changed" else asyncio.sleep
+
+        return Deaf()
+
+    shared.open = open_without_changes
+    service.latency = 2.0
+    managers = [TokenManager(API_KEY, api=service, clock=clock, store=store) for store in (holder, shared, shared)]
+    first = asyncio.create_task(managers[0].get_token())
+    await asyncio.sleep(0.5)
+    waiting = asyncio.create_task(managers[1].get_token())
+    await first
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+    await managers[2].get_token()
+    await waiting
+    assert clock.monotonic() < 3
+    assert len(service.calls) == 1
+    for manager in managers:
+        await manager.close()
+
+
+async def test_g12_many_accounts_on_a_store_that_hangs(clock: LoopClock, service: Service) -> None:
+    """A store that hangs costs its time limit once, not once for each of the accounts that wait for their turn."""
+    store = FaultyStore()
+    store.fault = "slow"
+    managers = [
+        TokenManager(f"made-up-api-key-{number}", api=service, clock=clock, store=store) for number in range(100)
+    ]
+    await asyncio.gather(*(manager.get_token() for manager in managers))
+    assert clock.monotonic() <= 2
+    store.fault = None
+    await asyncio.gather(*(manager.close() for manager in managers))
