@@ -197,7 +197,7 @@ class Refresher:
     def _start(self, work: Coroutine[Any, Any, Outcome | None]) -> _Task:
         self._only_waits = False
         self._task = start(work, name="apivideo-auth-renewal", on_done=self._on_task_done)
-        # While there is a task there is no timer.
+        # The timer waits until the task has ended.
         self._schedule()
         return self._task
 

@@ -76,7 +76,7 @@ class Waiters:
 
     def __init__(self) -> None:
         self.wakes = 0
-        # Set once by `wake`, which puts a new one in its place.
+        # Set once by `wake`, which replaces it with a new one.
         self._next_wake = asyncio.Event()
 
     def wake(self) -> None:
