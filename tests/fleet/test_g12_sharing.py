@@ -29,8 +29,8 @@ async def check(workers: int, store: str, lifetimes: int) -> None:
     calls = auth_calls(fleet.server)
     assert fleet.failures == []
     assert [call.path for call in calls].count("/auth/api-key") == 1
-    # The first call, and one per 75 to 80 % of a lifetime; the workers start and end at a moment of their own. On a busy
-    # machine each renewal is late.
+    # The first call, and one per 75 to 80 % of a lifetime; the workers start and end at a moment of their own. On a
+    # busy machine each renewal is late.
     assert lifetimes / 2 < len(calls) <= lifetimes / 0.75 + 2
     assert {call.outcome for call in calls} == {"authenticated", "refreshed"}
     assert len(fleet.refresh_tokens) == len(set(fleet.refresh_tokens)) == len(calls) - 1
