@@ -2,12 +2,11 @@
 
 import asyncio
 import inspect
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any
 from unittest.mock import Mock
 
 import aiohttp
-import coverage
 import looptime
 import pytest
 from aioresponses import aioresponses
@@ -26,7 +25,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "virtual_time: run in an event loop whose time is virtual")
     config.addinivalue_line("markers", "real_limits: keep the time limits of store operations")
-    config.addinivalue_line("markers", "unmeasured: take no part in the coverage, which would double the test's time")
     config.addinivalue_line("markers", "slow: takes long, and runs only with --slow")
 
 
@@ -37,20 +35,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = [item for item in items if item.get_closest_marker("slow") is not None]
     items[:] = [item for item in items if item not in slow]
     config.hook.pytest_deselected(items=slow)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    """Measure no coverage in tests that are marked `unmeasured`."""
-    measuring = coverage.Coverage.current() if item.get_closest_marker("unmeasured") else None
-    if measuring is None:
-        yield
-        return
-    measuring.stop()
-    try:
-        yield
-    finally:
-        measuring.start()
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:

@@ -14,8 +14,6 @@ from apivideo_auth._renewal import Renewer
 from tests.exhaustive.moves import Transitions
 from tests.exhaustive.search import explore
 
-pytestmark = pytest.mark.unmeasured
-
 
 def test_two_workers_keep_every_promise() -> None:
     """Claims, 401s, calls, lost answers, rejections, stalls, cancellations, deaths and returns, in every order."""

@@ -16,9 +16,9 @@ from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow
 
-TTL = 8
-MIN_TTL = 0.8 * TTL
-"""More than is left of a token after a fifth of its life: a caller with it causes a renewal."""
+TTL = 4
+MIN_TTL = 0.9 * TTL
+"""More than is left of a token after a tenth of its life: a caller with it causes a renewal."""
 ATTEMPT_TIMEOUT = 3
 LEASE = ATTEMPT_TIMEOUT + 5
 OTHERS = 2
@@ -43,7 +43,7 @@ async def begin(fleet: Fleet, trap: str | None) -> Worker:
         worker.order("go")
         await worker.wait_for("TokenAdopted")
     # So that `min_ttl` is more than what is left.
-    await asyncio.sleep(0.25 * TTL)
+    await asyncio.sleep(0.2 * TTL)
     holder.order("renew", min_ttl=MIN_TTL)
     return holder
 

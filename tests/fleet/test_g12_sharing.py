@@ -9,6 +9,8 @@ from apivideo_auth.emulator import Emulator
 from tests.fleet.fleet import LONG_OPERATION_TIMEOUT, Fleet, auth_calls
 from tests.support.redis_server import RedisServer
 
+pytestmark = pytest.mark.slow
+
 TTL = 3
 
 
@@ -29,9 +31,8 @@ async def check(workers: int, store: str, lifetimes: int) -> None:
     calls = auth_calls(fleet.server)
     assert fleet.failures == []
     assert [call.path for call in calls].count("/auth/api-key") == 1
-    # The first call, and one per 75 to 80 % of a lifetime; the workers start and end at different moments. On a busy
-    # machine each renewal is late.
-    assert lifetimes / 2 < len(calls) <= lifetimes / 0.75 + 2
+    # The first call, and one per 75 to 80 % of a lifetime; the workers start and end at a moment of their own.
+    assert lifetimes < len(calls) <= lifetimes / 0.75 + 2
     assert {call.outcome for call in calls} == {"authenticated", "refreshed"}
     assert len(fleet.refresh_tokens) == len(set(fleet.refresh_tokens)) == len(calls) - 1
     assert fleet.count("TokenRenewed") == len(calls)

@@ -4,8 +4,6 @@ import pytest
 
 from tests.fleet import scale
 
-pytestmark = pytest.mark.unmeasured
-
 FLEETS = [1, 10, pytest.param(100, marks=pytest.mark.slow)]
 MOST_RENEWALS = 24 / 0.75 + 1
 """The first call, and one for each 75 % of an hour."""

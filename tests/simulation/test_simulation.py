@@ -19,7 +19,6 @@ from tests.simulation.world import CallerPlan, World
 BLOCKS, BLOCK_SIZE = 8, 25
 
 
-@pytest.mark.unmeasured
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_all_guarantees_hold_in_every_seed(block: int) -> None:
     """Whatever faults, cancellations, closes, clock jumps and orders a seed chooses, no guarantee is violated."""
@@ -29,7 +28,6 @@ def test_all_guarantees_hold_in_every_seed(block: int) -> None:
         assert not report.violations, [hint, *report.violations[:5]]
 
 
-@pytest.mark.unmeasured
 @pytest.mark.parametrize("seed", [0, 5, 49, 212])
 def test_a_seed_replays_exactly(seed: int) -> None:
     """The same seed does the same, to the last callback."""

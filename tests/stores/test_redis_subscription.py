@@ -171,8 +171,7 @@ async def test_reconnect_delays_double_and_are_reset(listener, monkeypatch):
 
     client = FailingClient()
     running = subscription(client, listener)
-    while len(client.made_at) < 11:  # noqa: ASYNC110  virtual time
-        await asyncio.sleep(1)
+    await eventually(lambda: len(client.made_at) == 11, within=1000)
     await running.stop()
     made = client.made_at
     delays = [after - before - last for before, after, last in zip(made, made[1:], lasted, strict=False)]
