@@ -176,7 +176,8 @@ class Renewer:
         if not is_usable(policy, lifetime=lifetime, remaining=commit.remaining):
             return await self._release(held, _too_late(lifetime), sent_at, commit.refresh)
         ended = await self.slot.commit(commit)
-        if (adopted := _adopted(held, ended, arrived_at)) is not None:
+        own = evolve(held.request, access=token.access_token, remaining=commit.remaining, rejected=False)
+        if (adopted := _adopted(own, ended, arrived_at)) is not None:
             return adopted
         committed_at = self.clock.monotonic()
         if not is_usable(policy, lifetime=lifetime, remaining=lifetime - (committed_at - sent_at)):
@@ -203,7 +204,10 @@ class Renewer:
         ended = await self.slot.release(
             Release(id=held.claim_id, retry_after=failed.backoff.retry_after, failure=shared, refresh=refresh)
         )
-        return _adopted(held, ended, failed_at) or failed
+        request = held.request
+        if request.remaining is not None:
+            request = evolve(request, remaining=request.remaining - (failed_at - held.asked_at))
+        return _adopted(request, ended, failed_at) or failed
 
     def _failed(self, held: _HeldClaim, failure: Failure, sent_at: float, failed_at: float) -> Failed:
         granted, request = held.granted, held.request
@@ -246,9 +250,9 @@ class Renewer:
         return Failure(kind="invalid", message=f"the api returned a {type(response).__name__}, not an AccessToken")
 
 
-def _adopted(held: _HeldClaim, ended: EndAnswer, asked_at: float) -> Adopted | None:
-    """Return the token of the worker that took over the claim, if it is better."""
-    if isinstance(ended, ClaimLost) and ended.token is not None and held.request.should_adopt(ended.token):
+def _adopted(request: RenewalRequest, ended: EndAnswer, asked_at: float) -> Adopted | None:
+    """Return the token of the worker that took over the claim, if it is better than the token of `request`."""
+    if isinstance(ended, ClaimLost) and ended.token is not None and request.should_adopt(ended.token):
         return Adopted(token=ended.token, asked_at=asked_at)
     return None
 

@@ -190,7 +190,9 @@ class Checks:
             newer_token=None if rejected is None else self._newer_token(worker, rejected),
             useless_to_wait=not worker.ledger.in_flight and worker.ledger.waiting_is_useless(now + 1.0),
         )
-        if rejected is not None and request.usable:
+        own = request.own_token
+        if rejected is not None and request.usable and own is not None and access(own) == access(rejected):
+            # A manager with another token gives that one, and the record does not hear of the 401.
             worker.ledger.on_rejection(access(rejected), now)
         world.log(worker.name, f"{request} begins")
         worker.requests.append(request)
@@ -284,6 +286,8 @@ class Checks:
             too_short = too_long + worker.policy.lease  # how long it took to offer a private token to the store
             if self.world.clock.last_sleep_at > call.started:
                 too_long = too_short = math.inf  # the machine slept while the store was asked, perhaps
+        if worker.store_set_back_at() > call.started:
+            too_short = math.inf  # the claim of an offer, which was set back, counts from its first time
         if call.worker != worker.name and worker.stalled_before_adoption:
             too_short = math.inf  # it stalled between its question and the store's answer, perhaps
         return too_long, too_short
@@ -365,7 +369,7 @@ class Checks:
             if left > leeway and request.worker.remaining() < left - 1e-5:
                 self.violation(f"G12: {what}, and the account has the token of call {latest.number}")
         has_waited = now + 30.0 > request.worker.failing_since + request.worker.policy.deadline
-        if not ledger.in_flight and not ledger.may_give_up(now) and not has_waited:
+        if not ledger.in_flight and not ledger.may_give_up(now - STEP_DELAY) and not has_waited:
             self.violation(f"G7: {what} before the deadline of the outage")
 
     def _suits(self, request: TokenRequest, token: Token, error: BaseException) -> bool:

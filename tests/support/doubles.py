@@ -100,6 +100,7 @@ class Service:
 
     async def _answer(self, endpoint: str, refresh_token: str | None) -> AccessToken:
         self.calls.append(Call(self.clock.monotonic(), endpoint))
+        number = len(self.calls)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
@@ -116,7 +117,6 @@ class Service:
                 if refresh_token not in self.live_refresh_tokens:
                     raise CredentialsRejectedError("the refresh token was rejected", status=400)
                 self.live_refresh_tokens.remove(refresh_token)
-            number = len(self.calls)
             self.live_refresh_tokens.add(f"made-up-refresh-{number}")
             if self.loses(number):
                 raise AuthConnectionError("made-up: the answer was lost")
