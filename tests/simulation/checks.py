@@ -132,6 +132,7 @@ class Checks:
             and current.grant is not None
             and not current.is_private
             and current.grant.issued_at > issued_at
+            and not worker.store_set_back_during(current)
         )
         for earlier in self._sent.setdefault(refresh, []):
             if earlier.outcome in {"not sent", "rate limited"}:
@@ -158,9 +159,9 @@ class Checks:
         if isinstance(event, events.StoreDegraded | events.StoreRecovered):
             worker.is_degraded = isinstance(event, events.StoreDegraded)
         if isinstance(event, events.RenewalFailed):
-            worker.own_failures += 1
             worker.failing_since = min(worker.failing_since, self.world.clock.monotonic())
-            worker.ledger.on_renewal_failed(worker.name, event, own_failures=worker.own_failures)
+            worker.ledger.on_renewal_failed(worker.name, event, own_failures=worker.own_failures + 1)
+            worker.own_failures = event.failures
         elif isinstance(event, events.TokenRenewed | events.TokenAdopted):
             now = worker.last_taken_at = self.world.clock.monotonic()
             worker.own_failures, worker.failing_since = 0, float("inf")
@@ -176,6 +177,7 @@ class Checks:
     def on_request(self, worker: "Worker", rejected: Token | None, min_ttl: float | None) -> TokenRequest:
         """Note a call of `get_token`."""
         world, now = self.world, self.world.clock.monotonic()
+        usable = worker.phase() in {"fresh", "stale"}
         self.requests += 1
         request = TokenRequest(
             number=self.requests,
@@ -185,9 +187,9 @@ class Checks:
             started=now,
             started_at_loop=world.loop.time(),
             started_at_callback=world.loop.callbacks_run,
-            usable=worker.phase() in {"fresh", "stale"},
+            usable=usable,
             own_token=None if rejected is None else worker.current_token(),
-            newer_token=None if rejected is None else self._newer_token(worker, rejected),
+            newer_token=None if rejected is None else self._newer_token(worker, rejected, usable=usable),
             useless_to_wait=not worker.ledger.in_flight and worker.ledger.waiting_is_useless(now + 1.0),
         )
         own = request.own_token
@@ -199,7 +201,7 @@ class Checks:
         worker.last_request_at = now
         return request
 
-    def _newer_token(self, worker: "Worker", rejected: Token) -> Call | None:
+    def _newer_token(self, worker: "Worker", rejected: Token, *, usable: bool) -> Call | None:
         """Return the call whose token the account's record has, if it is usable and newer than the rejected one."""
         ledger, now = worker.ledger, self.world.clock.monotonic()
         latest = ledger.latest
@@ -208,6 +210,9 @@ class Checks:
         if latest.number <= self._by_access[access(rejected)].number:
             return None
         if end_of_token(latest) - now <= max_leeway(worker.policy, believed_lifetime(latest)) + AT_ONCE:
+            return None
+        if not usable and now - worker.stalled_at() < worker.policy.lease:
+            # It waits for another worker's lease, and the loop's timers do not count a sleep.
             return None
         is_calling = any(call.worker == worker.name for call in ledger.in_flight)
         return None if is_calling else latest
@@ -383,7 +388,8 @@ class Checks:
             on_arrival = end_of_token(call) - call.ended - 0.01 - self.world.allowed_delay_since(call.started)
             longest = min(0.9 * believed_lifetime(call), on_arrival)
             return request.min_ttl <= longest and not request.worker.ledger.store_is_faulty
-        return end_of_token(call) - self.world.clock.monotonic() >= request.min_ttl
+        _, too_short = self._allowed_errors(request.worker, call)
+        return end_of_token(call) - self.world.clock.monotonic() - too_short >= request.min_ttl
 
     def on_cancelled(self, worker: "Worker", caller: "asyncio.Task[None]", cancelled_at: float) -> None:
         """Check how a caller ended that was cancelled; `cancelled_at` is the loop's time."""

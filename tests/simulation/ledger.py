@@ -141,6 +141,8 @@ class Ledger:
     _last_ended: dict[str, Call] = field(factory=dict)
     _first_failure_at: float = float("inf")
     _unreported: Call | None = None
+    # When calls ended whose failure the record may count or not, by number: they were cancelled or overtaken.
+    _uncertain: dict[int, float] = field(factory=dict)
     _last_failed: Call | None = None
     _before_latest: tuple[int, float, Call | None, float] = (0, 0.0, None, 0.0)
     _before_failure: tuple[int, float, float] = (0, 0.0, float("-inf"))
@@ -177,6 +179,7 @@ class Ledger:
             was_late = failed.ended - failed.started >= self.policy.lease - EPSILON
             if was_late and call.started - failed.ended < STEP_DELAY and failed.grant is None:
                 self._superseded.add(failed.number)
+                self._uncertain[failed.number] = failed.ended
                 if failed is self._last_failed:
                     self.failures, self.failing_since, self.backoff_until = self._before_failure
                     self._last_failed = self._unreported = None
@@ -268,7 +271,9 @@ class Ledger:
         elif call.outcome == "rejected" and call.endpoint == "refresh":
             self.refresh = None
             self.api_key_is_next = call.worker, call.ended
-        elif call.outcome != "cancelled":
+        elif call.outcome == "cancelled":
+            self._uncertain[call.number] = call.ended
+        else:
             self.refresh = call.refresh if call.outcome in {"not sent", "rate limited"} else None
             self._set_failed(call)
 
@@ -278,6 +283,7 @@ class Ledger:
         self.throttle.on_new_token(call.ended, first=self.latest is None)
         self.latest, self.latest_at = call, call.ended
         self.failures, self.backoff_until, self.key_rejected_for = 0, float("-inf"), None
+        self._uncertain.clear()
         self._first_failure_at = float("inf")
 
     def _undo_latest(self, call: Call) -> None:
@@ -312,9 +318,13 @@ class Ledger:
             self._undo_latest(call)
             self._set_failed(call)
         elif call.outcome == "cancelled":  # by the manager's own timeout
+            self._uncertain.pop(call.number, None)
             self._set_failed(call)
         self._unreported = None
         assert call.ended is not None
+        if self._uncertain and self.failures < event.failures <= self.failures + len(self._uncertain):
+            self.failures, self.failing_since = event.failures, min(self._uncertain.values())
+            self._uncertain.clear()
         # A worker remembers its own failures until it takes a token or sees another worker's commit.
         least, most = sorted((self.failures, own_failures))
         shortest, bound = self._min_backoff(call), min(0.5 * 2 ** min(event.failures - 1, 10), 30.0)
@@ -333,6 +343,6 @@ class Ledger:
 
     def may_give_up(self, now: float) -> bool:
         """Return the same, or whether a manager may think so that knows of an earlier failure."""
-        if self.waiting_is_useless(now):
+        if self.waiting_is_useless(now) or any(now < ended + 30.0 for ended in self._uncertain.values()):
             return True
         return now < self.backoff_until and self.backoff_until > self._first_failure_at + self.policy.deadline

@@ -39,8 +39,8 @@ class SharedStore:
     """A store in memory that the workers of an account share, each process through a `ProcessStore`.
 
     - `pushes`: whether it calls `on_commit`; a `FileStore`, for example, does not.
-    - `faults`: what goes wrong. `set_back_at`: when it was last set back to an earlier record. Until then it kept, or
-      lost, what it confirmed.
+    - `faults`: what goes wrong. `set_backs`: when it was set back to an earlier record. Until the first time it kept,
+      or lost, what it confirmed.
     """
 
     def __init__(self, rng: random.Random, faults: StoreFaults, *, pushes: bool, log: Callable[[str], None]) -> None:
@@ -49,7 +49,7 @@ class SharedStore:
         self.pushes = pushes
         self.log = log
         self.records = MemoryStore()
-        self.set_back_at = float("-inf")
+        self.set_backs: list[float] = []
 
     @property
     def is_faulty(self) -> bool:
@@ -120,7 +120,7 @@ class FaultySlot:
             shared.record = EMPTY
         elif self._happens(faults.set_back):
             store.log("set back to an earlier record")
-            store.set_back_at = self.clock.monotonic()
+            store.set_backs.append(self.clock.monotonic())
             shared.record = self.earlier_record
         elif self._happens(0.1):
             self.earlier_record = shared.record

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from apivideo_auth import AuthError, RefreshPolicy, Token, TokenManager
-from tests.simulation.checks import Checks, TokenRequest
+from tests.simulation.checks import STORE_DELAY, Checks, TokenRequest
 from tests.simulation.ledger import Ledger
 from tests.simulation.loop import SimulatedClock, VirtualLoop
 from tests.simulation.service import API_KEY, KEY_REJECTED, Call, FaultyService, ServiceSettings
@@ -85,7 +85,13 @@ class Worker:
 
     def store_set_back_at(self) -> float:
         """Return when the store was last set back to an earlier record; minus infinity if never."""
-        return float("-inf") if self.store is None else self.store.shared.set_back_at
+        return float("-inf") if self.store is None else max(self.store.shared.set_backs, default=float("-inf"))
+
+    def store_set_back_during(self, call: Call) -> bool:
+        """Return whether the store was set back between a call's claim and commit, so that the commit did not count."""
+        ended = call.started if call.ended is None else call.ended
+        times = [] if self.store is None else self.store.shared.set_backs
+        return any(call.started - STORE_DELAY < at < ended + STORE_DELAY for at in times)
 
     def remaining(self) -> float:
         """Return the remaining life of the manager's own token, to 10 µs; minus infinity if it has none."""
