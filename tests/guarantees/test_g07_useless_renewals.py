@@ -1,6 +1,7 @@
 """G7: renewals that cannot help are throttled, failures are remembered, and nothing spins."""
 
 import asyncio
+from itertools import count
 
 import pytest
 from attrs import evolve
@@ -40,8 +41,9 @@ async def test_g07_a_worker_without_a_token_does_not_spin_while_401s_are_throttl
             store.record = evolve(store.record, throttled_until=clock.monotonic() + 30, throttle=30.0)
             with pytest.raises(TokenRejectedError) as caught:
                 await restarted.get_token(rejected=token)
-            assert 0 < caught.value.retry_after <= 30
-            assert len(elsewhere.operations) <= 6
+            # The caller learns how long the throttle lasts, from one claim for the token and one for its replacement.
+            assert 29 < caught.value.retry_after <= 30
+            assert elsewhere.operations.count("claim") <= 3
             # Only that caller is denied the token.
             assert (await restarted.get_token()).access_token == token.access_token
     assert len(service.calls) == 2
@@ -61,6 +63,28 @@ async def test_g07_a_store_that_always_says_busy_does_not_make_a_caller_spin(
         with pytest.raises(AuthConnectionError):
             await tokens.get_token()
     assert len(store.operations) <= 60
+
+
+async def test_g07_a_store_that_always_has_a_slightly_better_token_does_not_make_a_caller_spin(
+    clock: LoopClock, service: Service
+) -> None:
+    """A caller whose `min_ttl` no token of the store meets gets an error after a few claims."""
+    store, offers = FaultyStore(), count(1)
+
+    def offer_another_token(operation: str) -> None:
+        if operation == "claim" and store.record.access is not None and len(store.operations) < 50:
+            number = next(offers)
+            record = evolve(store.record, version=f"offer-{number}", access=f"made-up-offer-{number}".encode())
+            store.record = evolve(record, ends_at=record.ends_at + 1)
+
+    async with TokenManager(API_KEY, api=service, clock=clock, store=store) as tokens:
+        await tokens.get_token()
+        await asyncio.sleep(2000)
+        store.before, before = offer_another_token, len(store.operations)
+        with pytest.raises(InvalidResponseError):
+            await tokens.get_token(min_ttl=3000)
+        assert len(store.operations) - before <= 8
+    assert len(service.calls) == 1
 
 
 async def test_g07_min_ttl_that_fresh_tokens_do_not_meet_is_throttled(clock: LoopClock, service: Service) -> None:
