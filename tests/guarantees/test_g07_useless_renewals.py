@@ -163,6 +163,21 @@ async def test_g07_retry_after_is_kept_when_the_record_is_lost(clock: LoopClock,
     assert len(service.calls) == 2
 
 
+async def test_g07_a_401_ends_no_backoff_when_the_record_is_lost(clock: LoopClock, service: Service) -> None:
+    """A 401 on a usable token does not end its worker's backoff, although the store has lost the record."""
+    store = FaultyStore()
+    async with TokenManager(API_KEY, api=service, clock=clock, store=store) as tokens:
+        token = await tokens.get_token()
+        service.always = RateLimitedError("made-up limit", status=429, retry_after=30)
+        await asyncio.sleep(3200)
+        failed_at = service.calls[-1].at
+        store.record = EMPTY
+        with pytest.raises(RateLimitedError) as caught:
+            await tokens.get_token(rejected=token)
+        assert service.calls[-1].at == failed_at
+        assert caught.value.retry_after == pytest.approx(failed_at + 30 - clock.monotonic())
+
+
 @pytest.mark.parametrize("when", ["after", "during"])
 async def test_g07_the_deadline_is_kept_when_the_record_is_lost(clock: LoopClock, service: Service, when: str) -> None:
     """Callers give up after the deadline of an outage although the store loses the record again and again."""
