@@ -208,7 +208,7 @@ MUTATIONS = {
     "keep-the-failure-of-a-lost-claim": Mutation(
         "G12",
         "_renewal.py:Renewer._release",
-        "return _adopted(held, ended, failed_at) or failed",
+        "return _adopted(request, ended, failed_at) or failed",
         "return failed",
     ),
     "never-push-a-commit": Mutation("G12", "stores/_memory.py:MemorySlot.on_change", "self._on_commit()", "pass"),
