@@ -11,7 +11,7 @@ import aiohttp
 
 from apivideo_auth._clock import SYSTEM_CLOCK, Clock
 from apivideo_auth._errors import error_from
-from apivideo_auth._failure import Failure
+from apivideo_auth._failure import Failure, clean_text
 from apivideo_auth._models import AccessToken, AuthenticatePayload, RefreshTokenPayload
 from apivideo_auth._policy import MAX_ATTEMPT_TIMEOUT
 from apivideo_auth._response import MAX_BODY_SIZE, Endpoint, parse_response
@@ -23,17 +23,18 @@ from apivideo_auth.events import logger
 _CONNECT_FRACTION: Final = 0.9
 """The fraction of `attempt_timeout` within which a connection must be made. Without one, nothing was sent."""
 
-_CHECK_NETWORK = "check the network (behind a proxy: trust_env=True)"
 _CONNECTION_PROBLEMS: Final[tuple[tuple[type[Exception], str], ...]] = (
-    (
-        aiohttp.ClientConnectorCertificateError,
-        "its TLS certificate is not trusted; if your network has its own CA, pass a connector that trusts it",
-    ),
     (aiohttp.ClientSSLError, "the TLS handshake failed; check that the server speaks TLS on this port"),
     (aiohttp.ClientProxyConnectionError, "the proxy cannot be reached; check the proxy settings of the environment"),
-    (socket.gaierror, f"the host name does not resolve; check the base URL, and {_CHECK_NETWORK}"),
     (ConnectionRefusedError, "the connection was refused; check that a server listens there"),
 )
+_CERTIFICATE_ADVICE: Final = {
+    # OpenSSL's codes: not yet valid, expired, another host name, another IP address.
+    9: "check the clock of this machine",
+    10: "check the clock of this machine, and the server's certificate",
+    62: "check the base URL",
+    64: "check the base URL",
+}
 
 _NAME = re.compile(r"[\w-]{1,50}", re.ASCII)
 _VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,2}", re.ASCII)
@@ -216,34 +217,49 @@ class AuthenticationApi:
         )
 
     def _network_failure(self, error: Exception, url: str) -> Failure:
-        """Return the failure for an exception that a call raised."""
+        """Return the failure for an exception that a call raised: what happened, and what to do about it."""
+        check = "check the network and the proxy" if self._trust_env else "check the network"
         match error:
             case aiohttp.ClientConnectorError():
-                return _not_sent(f"{url} cannot be reached: {_why_no_connection(error)}")
+                return _not_sent(f"{url} cannot be reached: {self._why_no_connection(error)}")
             case aiohttp.ConnectionTimeoutError():
+                limit = "" if self._connector is None else ", and whether other requests use up the connector's limit"
                 seconds = f"{self._attempt_timeout * _CONNECT_FRACTION:g} seconds"
-                return _not_sent(f"{url} cannot be reached: no connection within {seconds}; check the network")
+                return _not_sent(f"{url} cannot be reached: no connection within {seconds}; {check}{limit}")
             case aiohttp.ClientHttpProxyError():
-                hint = "; it requires a user name and a password" if error.status == 407 else ""  # noqa: PLR2004
-                return _not_sent(f"{url} cannot be reached: the proxy responded with status {error.status}{hint}")
+                advice = "it requires a user name and a password" if error.status == 407 else "check its settings"  # noqa: PLR2004
+                message = f"{url} cannot be reached: the proxy responded with status {error.status}; {advice}"
+                return _not_sent(message)
             case aiohttp.ClientResponseError():
-                return Failure(kind="invalid", message=f"{url} did not send a valid HTTP response")
+                message = f"{url} did not send a valid HTTP response; check the base URL"
+                return Failure(kind="invalid", message=message)
             case TimeoutError():
                 seconds = f"{self._attempt_timeout:g} seconds"
-                return Failure(kind="connection", message=f"{url} did not respond within {seconds}")
+                message = f"{url} did not respond within {seconds}; {check}"
+                return Failure(kind="connection", message=message)
             case _:
-                why = type(error).__name__
-                return Failure(kind="connection", message=f"the connection to {url} broke during the call ({why})")
+                message = f"{url} closed the connection before its response was complete; {check}"
+                return Failure(kind="connection", message=message)
+
+    def _why_no_connection(self, error: aiohttp.ClientConnectorError) -> str:
+        # A certificate error has no underlying system error.
+        system_error = getattr(error, "os_error", None)
+        proxy = "" if self._trust_env else "; behind a proxy, pass trust_env=True"
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            return _why_not_trusted(error.certificate_error)
+        for cls, reason in _CONNECTION_PROBLEMS:
+            if isinstance(error, cls) or isinstance(system_error, cls):
+                return reason
+        if isinstance(system_error, socket.gaierror):
+            return f"the host name does not resolve; check the base URL and the network{proxy}"
+        return f"{getattr(system_error, 'strerror', None) or 'no connection'}; check the network{proxy}"
 
 
-def _why_no_connection(error: aiohttp.ClientConnectorError) -> str:
-    """Return why a connection failed, and what to do about it."""
-    # A certificate error has no underlying system error.
-    system_error = getattr(error, "os_error", None)
-    for cls, reason in _CONNECTION_PROBLEMS:
-        if isinstance(error, cls) or isinstance(system_error, cls):
-            return reason
-    return f"{getattr(system_error, 'strerror', None) or 'no connection'}; {_CHECK_NETWORK}"
+def _why_not_trusted(error: Exception) -> str:
+    own_ca = "if your network has its own CA, name the CA's file in SSL_CERT_FILE, or pass a connector that trusts it"
+    advice = _CERTIFICATE_ADVICE.get(getattr(error, "verify_code", 0), own_ca)
+    reason = clean_text(getattr(error, "verify_message", "")).rstrip(".")
+    return f"its TLS certificate is not trusted{f' ({reason})' if reason else ''}; {advice}"
 
 
 def _not_sent(message: str) -> Failure:

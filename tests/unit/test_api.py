@@ -7,6 +7,7 @@ import logging
 import socket
 import ssl
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import aiohttp
 import pytest
@@ -108,7 +109,9 @@ async def test_a_response_without_a_token_is_a_typed_error(
     ids=lambda value: type(value).__name__,
 )
 async def test_no_response_is_a_connection_error(mocked: aioresponses, exception: Exception, *, sent: bool) -> None:
-    """The error says whether the request may have reached the server, and has no chained exception."""
+    """The error says what happened, what to do, and whether the request may have reached the server. It names no
+    exception class and has no chained exception.
+    """
     mocked.post(f"{SANDBOX}/auth/api-key", exception=exception)
     async with AuthenticationApi(SANDBOX) as api:
         with pytest.raises(AuthConnectionError) as caught:
@@ -117,6 +120,8 @@ async def test_no_response_is_a_connection_error(mocked: aioresponses, exception
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
     assert SANDBOX in str(caught.value)
+    assert "; check " in str(caught.value)
+    assert "Error" not in str(caught.value)
 
 
 async def test_a_refused_connection_was_not_sent() -> None:
@@ -150,7 +155,7 @@ async def test_a_call_that_waited_for_a_connection_was_not_sent() -> None:
     ):
         busy = asyncio.create_task(session.get(f"{url}/busy"))
         await arrived.wait()
-        with pytest.raises(AuthConnectionError, match="no connection within 9 seconds") as caught:
+        with pytest.raises(AuthConnectionError, match=r"no connection within 9 seconds.*connector's limit") as caught:
             await api.refresh(RefreshTokenPayload("made-up-refresh"))
         assert (caught.value.sent, caught.value.retryable) == (False, True)
         done.set()
@@ -223,7 +228,7 @@ async def test_it_works_in_the_next_event_loop_when_the_first_is_closed() -> Non
     [
         (socket.gaierror(-2, "Name or service not known"), "the host name does not resolve"),
         (ConnectionRefusedError(111, "refused"), "the connection was refused; check that a server listens"),
-        (OSError(101, "Network is unreachable"), "Network is unreachable; check the network .*trust_env=True"),
+        (OSError(101, "Network is unreachable"), "Network is unreachable; check the network; .*trust_env=True"),
         (OSError(), "no connection; check the network"),
     ],
     ids=["name", "refused", "network", "unknown"],
@@ -380,6 +385,35 @@ async def test_tls_is_verified() -> None:
             async with AuthenticationApi(url, connector=connector) as api:
                 assert await api.authenticate(KEY) == TOKEN
             assert not connector.closed
+
+
+@pytest.mark.parametrize(
+    ("name", "not_after", "advice"),
+    [
+        ("127.0.0.1", None, r"\(unable to get local issuer certificate\); if your network has its own CA, .*SSL_CERT_FILE"),
+        ("127.0.0.1", datetime(2020, 1, 1, tzinfo=UTC), r"\(certificate has expired\); check the clock"),
+        ("ws.api.video", None, r"\(IP address mismatch, .*\); check the base URL"),
+    ],
+    ids=["unknown CA", "expired", "another name"],
+)
+async def test_a_certificate_error_says_why(name: str, not_after: datetime | None, advice: str) -> None:
+    """The message has OpenSSL's reason, and the advice fits it."""
+    authority = trustme.CA()
+    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(name, not_before=datetime(2019, 1, 1, tzinfo=UTC), not_after=not_after).configure_cert(
+        server_context
+    )
+    client_context = ssl.create_default_context()
+    if "CA" not in advice:
+        authority.configure_trust(client_context)
+    async with (
+        serving(lambda request: None, ssl_context=server_context) as url,
+        aiohttp.TCPConnector(ssl=client_context) as connector,
+        AuthenticationApi(url, connector=connector) as api,
+    ):
+        with pytest.raises(AuthConnectionError, match=f"certificate is not trusted {advice}") as caught:
+            await api.authenticate(KEY)
+    assert caught.value.sent is False
 
 
 async def test_a_server_without_tls_is_said() -> None:
