@@ -194,7 +194,7 @@ class TokenManager:
         headers = options["headers"] = CIMultiDict(options.get("headers") or {})
         for name, value in self._origin_headers.items():
             headers.setdefault(name, value)
-        options["middlewares"] = (*(options.get("middlewares") or ()), BearerAuth(self, on_event=self._deliver))
+        options["middlewares"] = (*(options.get("middlewares") or ()), BearerAuth(self))
         return aiohttp.ClientSession(**options)
 
     def status(self) -> ManagerStatus:

@@ -42,7 +42,9 @@ class TokenSender:
             check_callable("on_event", on_event)
         self._source = source
         self._origins: frozenset[Origin] = frozenset(_allowed(origin) for origin in origins)
-        self._on_event = on_event
+        # A manager's subscribers get the 401s of each client that uses it.
+        handlers = [getattr(source, "_deliver", None), on_event]
+        self._handlers: list[events.EventHandler] = [handler for handler in handlers if handler is not None]
         if not self._origins:
             raise ValueError("origins is empty; name the origins to which the token may be sent")
 
@@ -51,8 +53,8 @@ class TokenSender:
             generation=token.generation, replayed=why_not is None, why_not=why_not, cause=cause
         )
         events.log(event)
-        if self._on_event is not None:
-            events.deliver(self._on_event, event)
+        for handler in self._handlers:
+            events.deliver(handler, event)
 
 
 class BearerAuth(TokenSender):
@@ -63,7 +65,7 @@ class BearerAuth(TokenSender):
     header is removed when the request is over, so that no `request_info` shows it.
 
     - `origins`: where the token may be sent; by default the source's `base_url`.
-    - `on_event`: a function that gets each `events.TokenRejected`.
+    - `on_event`: a function that gets each `events.TokenRejected`. A `TokenManager`'s subscribers get it in any case.
     """
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:

@@ -38,7 +38,7 @@ class BearerAuth(TokenSender, httpx.Auth):
     removed from the requests when the response has arrived.
 
     - `origins`: where the token may be sent; by default the source's `base_url`.
-    - `on_event`: a function that gets each `events.TokenRejected`.
+    - `on_event`: a function that gets each `events.TokenRejected`. A `TokenManager`'s subscribers get it in any case.
 
     A request raises the `AuthError` of the source if no token is available. Construction raises `TypeError`,
     `ValueError` or `InsecureUrlError` if an argument is invalid.

@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from apivideo_auth import BearerAuth, Token
+from apivideo_auth import BearerAuth, Token, TokenManager
+from apivideo_auth.emulator import Emulator
 from apivideo_auth.events import TokenRejected
 from tests.support.loopback import serving
 from tests.support.sources import Source
@@ -351,6 +352,24 @@ async def test_g10_a_websocket_is_authenticated() -> None:
         ):
             pass
     assert seen == ["Bearer made-up-access-1", "Bearer made-up-access-2"]
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["session()", "BearerAuth"])
+async def test_g10_a_manager_tells_its_subscribers_of_401s(*, own: bool) -> None:
+    """A 401 reaches the manager's subscribers once, from its own session and from a session of the user's."""
+    told: list[TokenRejected] = []
+    async with Emulator() as server:
+        async with TokenManager(server.api_key, base_url=server.url, clock=server.clock) as tokens:
+            tokens.subscribe(lambda event: told.append(event) if isinstance(event, TokenRejected) else None)
+            session = aiohttp.ClientSession(server.url, middlewares=(BearerAuth(tokens),)) if own else tokens.session()
+            async with session:
+                await tokens.get_token()
+                for data in (b"made-up", generator()):
+                    server.advance(60)
+                    server.revoke_all()
+                    async with session.post("/videos", data=data):
+                        pass
+    assert [event.why_not for event in told] == [None, "body"]
 
 
 async def test_g10_a_401_is_logged(caplog: pytest.LogCaptureFixture) -> None:

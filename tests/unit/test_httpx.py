@@ -387,6 +387,27 @@ async def test_with_a_manager() -> None:
                     await client.get("/videos")
 
 
+async def test_a_manager_tells_its_subscribers_of_401s() -> None:
+    """A 401 reaches the manager's subscribers and the client's own `on_event`, replayed or not, each of them once."""
+    told: list[TokenRejected] = []
+    own: list[TokenRejected] = []
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield b"made-up"
+
+    async with Emulator() as server:
+        async with TokenManager(server.api_key, base_url=server.url, clock=server.clock) as tokens:
+            tokens.subscribe(lambda event: told.append(event) if isinstance(event, TokenRejected) else None)
+            async with client_of(BearerAuth(tokens, on_event=own.append), tokens.base_url) as client:
+                await tokens.get_token()
+                for seconds, body in ((60, b"made-up"), (60, stream()), (0, b"made-up")):
+                    server.advance(seconds)
+                    server.revoke_all()
+                    await client.post("/videos", content=body)
+    assert [event.why_not for event in told] == [None, "body", "no_token"]
+    assert own == told
+
+
 def test_a_synchronous_client_is_told_to_be_asynchronous() -> None:
     """A `Client` raises `RuntimeError` before it sends anything, and the message names `AsyncClient`."""
     sent: list[httpx.Request] = []
