@@ -3,7 +3,6 @@
 pytest examples/tested_service
 """
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -32,11 +31,13 @@ async def test_an_upload_arrives(apivideo: Emulator, file: Path) -> None:
 
 async def test_an_upload_outlives_its_token(apivideo: Emulator, file: Path) -> None:
     """A token that is revoked between two chunks is replaced, and the chunk is sent again in full."""
-    async with TokenManager(apivideo.api_key, base_url=apivideo.url) as tokens, tokens.session() as session:
-        await tokens.get_token()
-        await asyncio.sleep(1)
-        apivideo.revoke_all()
-        await upload(session, "Holidays", file, chunk=5000)
+    async with TokenManager(apivideo.api_key, base_url=apivideo.url, clock=apivideo.clock) as tokens:
+        async with tokens.session() as session:
+            await tokens.get_token()
+            # A token that is rejected in its first second is not replaced.
+            apivideo.advance(1)
+            apivideo.revoke_all()
+            await upload(session, "Holidays", file, chunk=5000)
     assert [call.path for call in apivideo.calls].count("/auth/refresh") == 1
 
 

@@ -59,7 +59,7 @@ def test_the_fixtures_work_in_auto_mode(pytester: pytest.Pytester) -> None:
 
 def test_the_page_on_testing_works_in_strict_mode(pytester: pytest.Pytester) -> None:
     """The blocks of docs/testing.md pass as written, in pytest-asyncio's default mode."""
-    for name in ("test_service.py", "test_mocked.py"):
+    for name in ("test_service.py", "test_outage.py", "test_mocked.py"):
         pytester.path.joinpath(name).write_text(BLOCKS[name], "utf-8")
     virtual = pytester.mkdir("virtual")
     for name in ("conftest.py", "test_virtual_time.py"):
