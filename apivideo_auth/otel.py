@@ -35,6 +35,9 @@ __all__ = ["instrument"]
 
 _NAME: Final = "apivideo_auth"
 
+# Those of `http.client.request.duration`. The SDK's own are for milliseconds.
+_DURATION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+
 _numbers = count(1)
 
 
@@ -75,11 +78,24 @@ def _recorder(  # noqa: C901  one branch for each event
     from opentelemetry.trace import SpanKind, StatusCode  # noqa: PLC0415  optional
 
     server, clock = _server(tokens), tokens._clock  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    renewals = meter.create_counter(f"{_NAME}.renewals", unit="{renewal}")
-    duration = meter.create_histogram(f"{_NAME}.renewal.duration", unit="s")
-    adoptions = meter.create_counter(f"{_NAME}.adoptions", unit="{token}")
-    rejections = meter.create_counter(f"{_NAME}.rejections", unit="{token}")
-    store_failures = meter.create_counter(f"{_NAME}.store.failures", unit="{failure}")
+    renewals = meter.create_counter(
+        f"{_NAME}.renewals", unit="{renewal}", description="Calls to the token endpoints, by outcome."
+    )
+    duration = meter.create_histogram(
+        f"{_NAME}.renewal.duration",
+        unit="s",
+        description="Duration of calls to the token endpoints.",
+        explicit_bucket_boundaries_advisory=_DURATION_BUCKETS,
+    )
+    adoptions = meter.create_counter(
+        f"{_NAME}.adoptions", unit="{token}", description="Tokens of other workers, taken from the store."
+    )
+    rejections = meter.create_counter(
+        f"{_NAME}.rejections", unit="{token}", description="Responses of the API with status 401."
+    )
+    store_failures = meter.create_counter(
+        f"{_NAME}.store.failures", unit="{failure}", description="Failures of the token store."
+    )
 
     def renewal(attributes: dict[str, str | int], seconds: float | None, *, failed: bool) -> None:
         attributes = server | attributes
@@ -150,6 +166,11 @@ def _managers_watched_with(provider: "MeterProvider", meter: "Meter") -> "WeakVa
                 attributes = _server(tokens) | {f"{_NAME}.manager.id": number}
                 yield Observation(max(0.0, expires_at.timestamp() - now), attributes)
 
-    meter.create_observable_gauge(f"{_NAME}.token.remaining", callbacks=[remaining], unit="s")
+    meter.create_observable_gauge(
+        f"{_NAME}.token.remaining",
+        callbacks=[remaining],
+        unit="s",
+        description="Time until the current token expires.",
+    )
     _watched[provider] = managers
     return managers

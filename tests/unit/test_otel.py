@@ -3,9 +3,10 @@
 import gc
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import httpx
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -15,6 +16,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from apivideo_auth import TokenManager, events
+from apivideo_auth.emulator import Emulator
+from apivideo_auth.httpx import BearerAuth
 from apivideo_auth.otel import instrument
 from tests.conftest import API_KEY
 from tests.support.doubles import START_OF_2026, ManualClock, Service
@@ -45,15 +48,15 @@ class Telemetry:
     def instrument(self, tokens: TokenManager) -> Any:
         return instrument(tokens, meter_provider=self.meter_provider, tracer_provider=self.tracer_provider)
 
+    def metrics(self) -> list:
+        """Return the metrics that have data."""
+        data = self.reader.get_metrics_data()
+        scopes = [scope for resource in (data.resource_metrics if data else ()) for scope in resource.scope_metrics]
+        return [metric for scope in scopes for metric in scope.metrics]
+
     def points(self) -> dict[str, list]:
         """Return the data points of each instrument, by name."""
-        data = self.reader.get_metrics_data()
-        return {
-            metric.name.removeprefix("apivideo_auth."): list(metric.data.data_points)
-            for resource in (data.resource_metrics if data is not None else ())
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-        }
+        return {metric.name.removeprefix("apivideo_auth."): [*metric.data.data_points] for metric in self.metrics()}
 
 
 @pytest.fixture
@@ -124,6 +127,34 @@ async def test_events_are_counted(service: Service, telemetry: Telemetry) -> Non
         seen = telemetry.points()
         assert seen["store.failures"][0].value == 1
         assert not seen.get("token.remaining")
+
+
+async def test_a_service_reports_its_401s_and_renewals(telemetry: Telemetry) -> None:
+    """A manager with a real server: renewals, a 401 that httpx replays and one that it does not, all with units and
+    descriptions. The buckets of the duration fit calls of milliseconds to seconds.
+    """
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield b"made-up"
+
+    async with Emulator() as server:
+        async with TokenManager(server.api_key, base_url=server.url, clock=server.clock) as tokens:
+            telemetry.instrument(tokens)
+            async with httpx.AsyncClient(base_url=server.url, auth=BearerAuth(tokens), trust_env=False) as client:
+                await tokens.get_token()
+                for body in (b"made-up", stream()):
+                    server.advance(60)
+                    server.revoke_all()
+                    await client.post("/videos", content=body)
+            metrics = telemetry.metrics()
+    units = {metric.name.removeprefix("apivideo_auth."): metric.unit for metric in metrics}
+    assert units == {"renewals": "{renewal}", "renewal.duration": "s", "rejections": "{token}", "token.remaining": "s"}
+    assert all(metric.description for metric in metrics)
+    points = telemetry.points()
+    assert [point.value for point in points["renewals"]] == [1, 2]
+    assert [point.attributes["apivideo_auth.replayed"] for point in points["rejections"]] == [True, False]
+    bounds = points["renewal.duration"][0].explicit_bounds
+    assert (bounds[0], bounds[-1]) == (0.005, 10)
 
 
 async def test_a_renewal_is_a_span(service: Service, telemetry: Telemetry) -> None:
