@@ -6,16 +6,18 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from apivideo_auth import MemoryStore, TokenManager
+from apivideo_auth.emulator import Emulator
 from apivideo_auth.stores import FileStore
 from tests.conftest import API_KEY
 from tests.support.doubles import ManualClock, Service
+from tests.support.redis_server import own_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,9 +100,10 @@ import asyncio
 import gc
 import sys
 
+from asgiref.sync import async_to_sync
+
 from apivideo_auth import TokenManager
 from apivideo_auth.stores import store_from_url
-
 
 
 async def use(tokens):
@@ -112,22 +115,25 @@ async def use(tokens):
 
 url, key, store = sys.argv[1:]
 tokens = TokenManager(key, base_url=url, store=store_from_url(store) if store else None)
-texts = {str(asyncio.run(use(tokens))) for _ in range(3)}
+texts = {str(asyncio.run(use(tokens))) for _ in range(3)} | {str(async_to_sync(use)(tokens)) for _ in range(3)}
 assert len(texts) == 1, texts
 asyncio.run(tokens.close())
 gc.collect()
 """
 
 
-@pytest.mark.parametrize("store", ["", "file", "memory:"])
+@pytest.mark.parametrize("store", ["", "file", "memory:", "redis"])
 async def test_g11_a_program_with_many_loops_gives_no_warning(tmp_path: Path, store: str) -> None:
-    """Under `python -X dev -W error`, three `asyncio.run` with real connections and files leave no warning."""
-    from apivideo_auth.emulator import Emulator  # noqa: PLC0415  a server of this test alone
-
-    where = f"file://{tmp_path / 'tokens'}" if store == "file" else store
+    """Under `python -X dev -W error`, three `asyncio.run` and three `async_to_sync` with real connections, files and
+    Redis leave no warning.
+    """
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(PROGRAM))
-    async with Emulator() as server:
+    async with AsyncExitStack() as stack:
+        where = f"file://{tmp_path / 'tokens'}" if store == "file" else store
+        if store == "redis":
+            where = stack.enter_context(own_server()).url
+        server = await stack.enter_async_context(Emulator())
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-X",
