@@ -90,6 +90,10 @@ def _api_key(key_file: Path | None) -> str:
 def _read(key_file: Path) -> str:
     try:
         if str(key_file) == "-":
+            if sys.stdin.isatty():
+                # Not shown while it is typed.
+                key: str = click.prompt("API key", hide_input=True, err=True)
+                return key
             return sys.stdin.read(_MAX_KEY_LENGTH + 1)
         with key_file.open(encoding="utf-8") as file:
             return file.read(_MAX_KEY_LENGTH + 1)

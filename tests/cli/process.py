@@ -2,12 +2,16 @@
 
 import asyncio
 import os
+import select
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 
 COMMAND = (sys.executable, "-m", "apivideo_auth")
 PIPE = asyncio.subprocess.PIPE
+MAX_SILENCE = 60
+"""Seconds that a program may show nothing on a terminal."""
 
 
 async def run(environment: Mapping[str, str], *arguments: str, stdin: str = "") -> tuple[int, str, str]:
@@ -60,11 +64,43 @@ def read_terminal(terminal: int, until: str | None = None) -> str:
     shown = b""
     try:
         while until is None or until.encode() not in shown:
+            # A thread that waits for ever would keep the test from ending.
+            readable, _, _ = select.select([terminal], [], [], MAX_SILENCE)
+            assert readable, shown
             shown += os.read(terminal, 65_536)
     except OSError:
         # What Linux says when no program has the terminal open any more.
         assert until is None, shown
     return shown.decode()
+
+
+@contextmanager
+def on_a_terminal(environment: Mapping[str, str], *command: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Start a program with a pseudo-terminal of its own, where Ctrl-C is a signal; give it and the terminal."""
+    parent, child = os.openpty()
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        start_new_session=True,
+        preexec_fn=_take_terminal,
+    )
+    os.close(child)
+    try:
+        yield process, parent
+    finally:
+        process.kill()
+        process.wait()
+        os.close(parent)
+
+
+def _take_terminal() -> None:
+    import fcntl  # noqa: PLC0415  not on Windows
+    import termios  # noqa: PLC0415  not on Windows
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def clean_environment() -> dict[str, str]:

@@ -3,10 +3,13 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tomllib
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -23,7 +26,9 @@ from apivideo_auth import (
 )
 from apivideo_auth.cli import command
 from apivideo_auth.cli._exits import ExitCode, exit_code
-from tests.cli.process import clean_environment, read_until, run, started
+from apivideo_auth.emulator import Emulator
+from tests.cli.conftest import API_KEY
+from tests.cli.process import COMMAND, clean_environment, on_a_terminal, read_terminal, read_until, run, started
 
 COMMANDS = {(name,): each for name, each in command.commands.items()} | {(): command}
 ROOT = Path(__file__).parents[2]
@@ -142,6 +147,52 @@ async def test_an_interrupt_of_a_call_exits_130(environment: dict[str, str]) -> 
     assert b"Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (("token",), ""),
+        (("token", "--key-file", "-"), "API key: "),
+        (("exec", "--", "echo", "started"), ""),
+        (("doctor",), "no token is stored"),
+        (("demo",), "token 1"),
+    ],
+    ids=["token", "key", "exec", "doctor", "demo"],
+)
+def test_an_interrupt_on_a_terminal_exits_130(bare: dict[str, str], arguments: tuple[str, ...], shown: str) -> None:
+    """Ctrl-C on a terminal ends whatever the command waits for: a response, a key, the time of the demo. Nothing but
+    the ^C of the terminal is shown, and the cursor is visible again.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as silent, ExitStack() as stack:
+        silent.settimeout(60)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment = bare | {"APIVIDEO_API_KEY": API_KEY, "APIVIDEO_BASE_URL": url, "TERM": "xterm"}
+        process, terminal = stack.enter_context(on_a_terminal(environment, *COMMAND, *arguments))
+        text = read_terminal(terminal, shown) if shown else ""
+        if shown not in ("API key: ", "token 1"):
+            stack.enter_context(silent.accept()[0])
+        os.write(terminal, b"\x03")
+        text += read_terminal(terminal)
+        assert process.wait() == ExitCode.INTERRUPTED
+    assert "Traceback" not in text
+    assert "Error" not in text
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h")
+
+
+async def test_a_key_that_is_typed_is_not_shown(server: Emulator, bare: dict[str, str]) -> None:
+    """On a terminal `--key-file -` asks for the key, and does not show what is typed."""
+
+    def use() -> tuple[int, str]:
+        environment = bare | {"APIVIDEO_BASE_URL": server.url}
+        with on_a_terminal(environment, *COMMAND, "status", "--key-file", "-") as (process, terminal):
+            text = read_terminal(terminal, "API key: ")
+            os.write(terminal, f"{API_KEY}\n".encode())
+            return process.wait(), text + read_terminal(terminal)
+
+    code, text = await asyncio.to_thread(use)
+    assert (code, text.splitlines()[-1]) == (ExitCode.FAILED, f"{server.url}: no token is stored")
+    assert API_KEY not in text
+
+
 async def test_completion(bare: dict[str, str]) -> None:
     """The lines in docs/cli.md print completion scripts, which ask the command and get its commands."""
     for shell in ("bash", "zsh", "fish"):
@@ -150,6 +201,21 @@ async def test_completion(bare: dict[str, str]) -> None:
         assert (code, f"_APIVIDEO_AUTH_COMPLETE={shell}_complete" in out) == (0, True)
     asked = {"_APIVIDEO_AUTH_COMPLETE": "bash_complete", "COMP_WORDS": "apivideo-auth lo", "COMP_CWORD": "1"}
     assert await run(bare | asked) == (0, "plain,logout\n", "")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_completion_in_bash(bare: dict[str, str], tmp_path: Path) -> None:
+    """With the line of docs/cli.md in its start-up file, bash completes a command when Tab is pressed."""
+    (line,) = re.findall(r"^\$ echo '(.*?)' >> ~/\.bashrc$", PAGE, re.MULTILINE)
+    program = tmp_path / "apivideo-auth"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -W ignore -m apivideo_auth "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / ".bashrc").write_text(f"PS1=ready:\n{line}\n")
+    environment = bare | {"HOME": str(tmp_path), "PATH": f"{tmp_path}:{bare['PATH']}", "TERM": "xterm"}
+    with on_a_terminal(environment, "bash", "-i") as (_, terminal):
+        read_terminal(terminal, "ready:")
+        os.write(terminal, b"apivideo-auth log\t")
+        assert "apivideo-auth logout " in read_terminal(terminal, "logout ")
 
 
 def test_the_extra_brings_the_file_store() -> None:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from apivideo_auth.cli._exits import ExitCode
 from apivideo_auth.emulator import Emulator
 from tests.cli.conftest import API_KEY
-from tests.cli.process import COMMAND, read_terminal, run, started
+from tests.cli.process import COMMAND, on_a_terminal, read_terminal, run, started
 
 SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))"
 
@@ -92,34 +91,17 @@ async def test_without_a_token_the_program_does_not_start(environment: dict[str,
 
 async def test_the_program_has_the_terminal(environment: dict[str, str]) -> None:
     """On a terminal, Ctrl-C reaches the program as if it had been started alone."""
-    parent, child = os.openpty()
     program = (
         "import time\ntry:\n print('up', flush=True); time.sleep(60)\nexcept KeyboardInterrupt: print('interrupted')"
     )
-    process = await asyncio.to_thread(
-        subprocess.Popen,
-        [*COMMAND, "exec", "--", sys.executable, "-c", program],
-        env=environment,
-        stdin=child,
-        stdout=child,
-        stderr=child,
-        start_new_session=True,
-        preexec_fn=_take_terminal,
-    )
-    os.close(child)
-    try:
-        await asyncio.to_thread(read_terminal, parent, "up")
-        os.write(parent, b"\x03")
-        assert await asyncio.to_thread(process.wait) == 0
-        assert "interrupted" in await asyncio.to_thread(read_terminal, parent)
-    finally:
-        process.kill()
-        process.wait()
-        os.close(parent)
 
+    def use() -> None:
+        command = (*COMMAND, "exec", "--", sys.executable, "-c", program)
+        with on_a_terminal(environment, *command) as (process, terminal):
+            read_terminal(terminal, "up")
+            os.write(terminal, b"\x03")
+            assert process.wait() == 0
+            assert "interrupted" in read_terminal(terminal)
 
-def _take_terminal() -> None:
-    import fcntl  # noqa: PLC0415  not on Windows
-    import termios  # noqa: PLC0415  not on Windows
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    # In a thread, so that the local api.video can answer.
+    await asyncio.to_thread(use)

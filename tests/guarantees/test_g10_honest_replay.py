@@ -15,6 +15,8 @@ from aiohttp import web
 from apivideo_auth import BearerAuth, Token, TokenManager
 from apivideo_auth.emulator import Emulator
 from apivideo_auth.events import TokenRejected
+from tests.conftest import API_KEY
+from tests.support.doubles import LoopClock
 from tests.support.loopback import serving
 from tests.support.sources import Source
 
@@ -279,6 +281,56 @@ async def test_g10_one_connection_is_enough() -> None:
             session.get("/") as response,
         ):
             assert response.status == 200
+
+
+async def test_g10_a_manager_and_its_session_can_share_one_connection() -> None:
+    """With `connector=TCPConnector(limit=1)`, token calls, requests of many tasks and replays take turns."""
+    async with (
+        Emulator() as server,
+        aiohttp.TCPConnector(limit=1) as connector,
+        TokenManager(server.api_key, base_url=server.url, connector=connector, clock=server.clock) as tokens,
+        tokens.session() as session,
+    ):
+
+        async def list_videos() -> int:
+            async with session.get("/videos") as response:
+                await response.read()
+                return response.status
+
+        async with asyncio.timeout(30):
+            for seconds in (60, 3000, 3600):
+                assert await asyncio.gather(*(list_videos() for _ in range(20))) == [200] * 20
+                server.advance(seconds)
+                server.revoke_all()
+            assert await list_videos() == 200
+    assert [call.path for call in server.calls].count("/auth/api-key") == 1
+
+
+@pytest.mark.virtual_time
+async def test_g10_a_large_401_on_the_only_connection_comes_back() -> None:
+    """A 401 that is too large to read ahead and keeps the only connection comes back when the token call gives up."""
+    server = Server(body=b"x" * 5_000_000)
+    rejected: list[TokenRejected] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if request.path == "/auth/api-key":
+            grant = {"access_token": "made-up-access", "token_type": "Bearer", "expires_in": 3600}
+            return web.json_response(grant | {"refresh_token": "made-up-refresh"})
+        return await server(request)
+
+    async with (
+        serving(handle) as url,
+        aiohttp.TCPConnector(limit=1) as connector,
+        TokenManager(API_KEY, base_url=url, connector=connector, clock=LoopClock()) as tokens,
+        tokens.session() as session,
+    ):
+        tokens.subscribe(lambda event: rejected.append(event) if isinstance(event, TokenRejected) else None)
+        await tokens.get_token()
+        await asyncio.sleep(60)
+        async with asyncio.timeout(10), session.get("/") as response:
+            assert (response.status, len(await response.read())) == (401, 5_000_000)
+    assert [event.why_not for event in rejected] == ["no_token"]
+    assert "connector's limit" in rejected[0].message
 
 
 async def test_g10_a_large_401_is_released_before_the_replay() -> None:

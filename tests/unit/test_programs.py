@@ -36,7 +36,6 @@ async def run(*arguments: str, server: Emulator | None = None, **variables: str)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("APIVIDEO_")}
     if server is not None:
         environment |= {"APIVIDEO_API_KEY": server.api_key, "APIVIDEO_BASE_URL": server.url}
-    environment["APIVIDEO_TOKEN_STORE"] = "memory:"
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-W",
