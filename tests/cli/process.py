@@ -85,7 +85,7 @@ def on_a_terminal(environment: Mapping[str, str], *command: str) -> Iterator[tup
         stdout=child,
         stderr=child,
         start_new_session=True,
-        preexec_fn=_take_terminal,
+        preexec_fn=_take_terminal,  # noqa: PLW1509  the function takes no lock
     )
     os.close(child)
     try:
