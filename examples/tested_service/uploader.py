@@ -29,12 +29,10 @@ async def upload(session: aiohttp.ClientSession, title: str, path: Path, *, chun
 
 
 async def _send(session: aiohttp.ClientSession, video_id: str, name: str, data: bytes, content_range: str) -> None:
-    boundary = "chunk-of-a-video"
-    body = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
-        "Content-Type: application/octet-stream\r\n\r\n"
-    ).encode() + b"%b\r\n--%b--\r\n" % (data, boundary.encode())
-    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Content-Range": content_range}
-    # Bytes can be sent again after a 401.
-    async with session.post(f"/videos/{video_id}/source", data=body, headers=headers) as response:
+    # A multipart body of bytes can be sent again after a 401; one with an open file cannot.
+    form = aiohttp.FormData()
+    form.add_field("file", data, filename=name, content_type="application/octet-stream")
+    async with session.post(
+        f"/videos/{video_id}/source", data=form, headers={"Content-Range": content_range}
+    ) as response:
         response.raise_for_status()
