@@ -246,7 +246,7 @@ class AuthenticationApi:
         system_error = getattr(error, "os_error", None)
         proxy = "" if self._trust_env else "; behind a proxy, pass trust_env=True"
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            return _why_not_trusted(error.certificate_error)
+            return f"its TLS certificate is {certificate_problem(error)}"
         for cls, reason in _CONNECTION_PROBLEMS:
             if isinstance(error, cls) or isinstance(system_error, cls):
                 return reason
@@ -255,11 +255,13 @@ class AuthenticationApi:
         return f"{getattr(system_error, 'strerror', None) or 'no connection'}; check the network{proxy}"
 
 
-def _why_not_trusted(error: Exception) -> str:
+def certificate_problem(error: aiohttp.ClientConnectorCertificateError) -> str:
+    """Return why a certificate is not trusted, by OpenSSL, and what to do about it."""
+    cause = error.certificate_error
     own_ca = "if your network has its own CA, name the CA's file in SSL_CERT_FILE, or pass a connector that trusts it"
-    advice = _CERTIFICATE_ADVICE.get(getattr(error, "verify_code", 0), own_ca)
-    reason = clean_text(getattr(error, "verify_message", "")).rstrip(".")
-    return f"its TLS certificate is not trusted{f' ({reason})' if reason else ''}; {advice}"
+    advice = _CERTIFICATE_ADVICE.get(getattr(cause, "verify_code", 0), own_ca)
+    reason = clean_text(getattr(cause, "verify_message", "")).rstrip(".")
+    return f"not trusted{f' ({reason})' if reason else ''}; {advice}"
 
 
 def _not_sent(message: str) -> Failure:

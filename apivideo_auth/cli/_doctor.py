@@ -11,6 +11,7 @@ from attrs import frozen
 from yarl import URL
 
 from apivideo_auth import AuthError, TokenStoreError
+from apivideo_auth._api import certificate_problem
 from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth.cli import _token
 from apivideo_auth.cli._exits import ExitCode, exit_code
@@ -84,9 +85,7 @@ async def _network(settings: Settings) -> AsyncIterator[Finding]:
     except aiohttp.ClientConnectorDNSError:
         yield Finding("host", f"the name {host} does not resolve", ExitCode.UNREACHABLE)
     except aiohttp.ClientConnectorCertificateError as error:
-        reason = getattr(error.certificate_error, "verify_message", error.certificate_error)
-        advice = "if a company's CA signed it, name the CA's file in SSL_CERT_FILE"
-        yield Finding("TLS", f"the certificate of {host} is not trusted ({reason}); {advice}", ExitCode.UNREACHABLE)
+        yield Finding("TLS", f"the certificate of {host} is {certificate_problem(error)}", ExitCode.UNREACHABLE)
     except (aiohttp.ClientError, TimeoutError) as error:
         reason = str(error) or type(error).__name__
         yield Finding("host", f"{host} cannot be reached: {reason}", ExitCode.UNREACHABLE)

@@ -1,6 +1,7 @@
 """`doctor`, directly and through a proxy, with and without TLS."""
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -126,6 +127,17 @@ async def test_doctor_does_not_trust_an_unknown_certificate(environment: dict[st
     assert code == ExitCode.UNREACHABLE
     assert f"FAIL  TLS: the certificate of 127.0.0.1:{tls_port} is not trusted (" in out
     assert "SSL_CERT_FILE" in out
+
+
+async def test_doctor_says_that_a_certificate_is_for_another_host(
+    environment: dict[str, str], certificate: tuple[ssl.SSLContext, str], tls_port: int
+) -> None:
+    """The reason and the advice are those of the certificate that was presented."""
+    environment |= {"APIVIDEO_BASE_URL": f"https://localhost:{tls_port}", "SSL_CERT_FILE": certificate[1]}
+    code, out, _ = await run(environment, "doctor")
+    assert code == ExitCode.UNREACHABLE
+    assert re.search(r"FAIL  TLS: .* not trusted \(Hostname mismatch, .*\); check the base URL\n", out)
+    assert "SSL_CERT_FILE" not in out
 
 
 async def test_https_goes_through_the_proxy_of_the_environment(

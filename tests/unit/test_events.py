@@ -1,6 +1,7 @@
 """Events: their sentences, and the log records that say the same."""
 
 import logging
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -129,8 +130,74 @@ def test_a_handler_that_raises_changes_nothing(caplog: pytest.LogCaptureFixture)
     assert "LookupError: made-up" in caplog.text
 
 
-def test_the_library_is_silent_without_logging() -> None:
-    """A program that has not set up logging sees nothing of a warning."""
-    code = "from apivideo_auth import events; events.log(events.StoreRecovered(seconds=1.0))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (run.stdout, run.stderr) == ("", "")
+PROGRAM = """
+import asyncio
+import contextlib
+import logging
+import sys
+
+from apivideo_auth import AuthError, RefreshPolicy, TokenManager
+from apivideo_auth.emulator import Emulator, Fault
+
+if len(sys.argv) > 1:
+    logging.basicConfig(level=sys.argv[1], format="%(name)s %(levelname)s %(message)s")
+
+
+async def stream():
+    yield b"made-up"
+
+
+async def main():
+    async with Emulator() as server:
+        async with TokenManager(server.api_key, base_url=server.url, clock=server.clock) as tokens:
+            async with tokens.session() as session:
+                await tokens.get_token()
+                server.inject(Fault(status=503, headers={"Retry-After": "7"}))
+                server.advance(3000)
+                for _ in range(2):
+                    await tokens.get_token(min_ttl=1)
+                    while tokens.status().phase == "stale" and not tokens.status().last_error:
+                        await asyncio.sleep(0.01)
+                server.advance(3600)
+                await tokens.get_token()
+                server.advance(60)
+                server.revoke_all()
+                await session.post("/videos", data=stream())
+        async with TokenManager("made-up-wrong-key", base_url=server.url, policy=RefreshPolicy(deadline=0)) as tokens:
+            with contextlib.suppress(AuthError):
+                await tokens.get_token()
+
+
+asyncio.run(main())
+"""
+LOGGED = [
+    r"DEBUG called .*/auth/api-key: a token in ",
+    r"INFO renewed the token at /auth/api-key \(reason: first\) .* it lives for 3600 s",
+    r"DEBUG called .*/auth/refresh: status 503 in ",
+    r"WARNING the renewal at /auth/refresh failed \(failure 1 in a row\): .* status 503; .*, next try in 7\.0 s",
+    r"DEBUG called .*/auth/\S+: a token in ",
+    r"INFO renewed the token at /auth/\S+ \(reason: expired\)",
+    r"DEBUG called .*/auth/refresh: a token in ",
+    r"INFO renewed the token at /auth/refresh \(reason: rejected\)",
+    r"WARNING the API rejected token 2 with a 401; the request was not sent again, because its body cannot be",
+    r"DEBUG called .*/auth/api-key: status 400 in ",
+    r"WARNING the renewal at /auth/api-key failed .* rejected the API key.* no usable token, next try in 60\.0 s",
+]
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", None])
+def test_a_program_that_logs_sees_what_happens(level: str | None) -> None:
+    """Renewals are shown at INFO, failures and 401s that are not replayed at WARNING with the cause and the next try,
+    calls at DEBUG. A program that has not set up logging sees nothing. No record shows a token or the key.
+    """
+    arguments = [] if level is None else [level]
+    run = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=True)
+    assert run.stdout == ""
+    lines = [line.partition(" ")[2] for line in run.stderr.splitlines() if line.startswith("apivideo_auth ")]
+    wanted = [line for line in LOGGED if level and getattr(logging, line.split()[0]) >= getattr(logging, level)]
+    assert len(lines) == len(wanted), run.stderr
+    for line, pattern in zip(lines, wanted, strict=True):
+        assert re.match(pattern, line), line
+    assert "eyJ" not in run.stderr
+    assert "made-up" not in run.stderr
+    assert level or run.stderr == ""
