@@ -23,6 +23,22 @@ def start(work: Coroutine[Any, Any, _T], *, name: str, on_done: Callable[[], obj
     return task
 
 
+def is_interruption(error: BaseException, task: "asyncio.Task[Any] | None") -> bool:
+    """Return whether an exception that `task` has met means that the task or the program ends.
+
+    Otherwise foreign code has raised it by itself, and it is a failure like any other.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        return task is None or task.cancelling() > 0
+    if isinstance(error, GeneratorExit):
+        # A coroutine that is closed with its event loop does not run in its task any more.
+        try:
+            return asyncio.current_task() is not task
+        except RuntimeError:
+            return True
+    return isinstance(error, KeyboardInterrupt | SystemExit)
+
+
 async def finish(task: asyncio.Task[Any], *, within: float | None = None) -> bool:
     """Wait until a task has ended, for `within` seconds at most; return whether it has.
 

@@ -58,6 +58,11 @@ class RedisStore:
             client = check_client(url_or_client)
             self._connections = Connections(lambda: client, owned=False)
 
+    @property
+    def max_concurrent(self) -> int:
+        """The number of commands that are sent at a time; further ones wait."""
+        return self._connections.max_commands
+
     def __repr__(self) -> str:
         # Without an address if the constructor raised.
         connections = getattr(self, "_connections", None)
