@@ -78,8 +78,8 @@ class TokenManager:
         on_event: events.EventHandler | None = None,
         clock: Clock | None = None,
     ) -> None:
-        # Masked before anything can raise: tracebacks may show locals.
-        api_key = masked(api_key)
+        # Masked before anything can raise: tracebacks may show locals, and a secret may be in the wrong place.
+        api_key, base_url, store, application = masked(api_key), masked(base_url), masked(store), masked(application)
         credentials = AuthenticatePayload(api_key)
         clock = SYSTEM_CLOCK if clock is None else clock
         check_instance("policy", policy, RefreshPolicy)
@@ -130,10 +130,11 @@ class TokenManager:
 
         `overrides` are arguments of the constructor and take precedence. Raises `ValueError` if there is no API key.
         """
+        # Masked at once, as in the constructor. The URL of a store may contain a password.
+        overrides = masked(overrides)
         arguments: dict[str, Any] = {}
-        if base_url := os.environ.get(BASE_URL_VARIABLE):
+        if base_url := masked(os.environ.get(BASE_URL_VARIABLE)):
             arguments["base_url"] = base_url
-        # Masked at once: tracebacks may show locals, and the URL of a store may contain a password.
         if (store := masked(os.environ.get(STORE_VARIABLE))) and "store" not in overrides:
             arguments["store"] = store_from_url(store)
         if api_key := masked(os.environ.get(API_KEY_VARIABLE)):
@@ -175,6 +176,7 @@ class TokenManager:
             assert state.token is not None
             return state.token
         if rejected is not None or min_ttl is not None:
+            rejected = masked(rejected)
             _check_arguments(rejected, min_ttl)
         return await self._refresher.get(rejected, min_ttl)
 
@@ -307,7 +309,7 @@ def _base_url_of(api: object, base_url: object) -> str:
     Raises `ValueError` if they differ, because the session would send the token of one place to the other.
     """
     normal = normal_base_url(base_url)
-    other = getattr(api, "base_url", None)
+    other = masked(getattr(api, "base_url", None))
     if not isinstance(other, str):
         return normal
     other = normal_base_url(other, what="api.base_url")
