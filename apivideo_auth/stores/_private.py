@@ -41,8 +41,8 @@ class PrivateRecord:
     record: Record = field(default=EMPTY, repr=False)
     unconfirmed: Event | None = field(default=None, repr=False)
     # Fingerprints of the refresh tokens that were sent, and the newest commit that was seen, on the store's clock.
-    sent: deque[str] = field(factory=lambda: deque[str](maxlen=MAX_REMEMBERED), repr=False, init=False)
-    newest: float = field(default=NEVER, init=False)
+    _sent: deque[str] = field(factory=lambda: deque[str](maxlen=MAX_REMEMBERED), repr=False, init=False)
+    _newest: float = field(default=NEVER, init=False)
 
     def clear(self) -> None:
         """Forget the private record: the store has a better one."""
@@ -89,7 +89,7 @@ class PrivateRecord:
     def note_commit(self, committed_at: float | None) -> None:
         """Remember a commit of the store, this worker's own or another's."""
         if committed_at is not None:
-            self.newest = max(self.newest, committed_at)
+            self._newest = max(self._newest, committed_at)
 
     def merge(self, other: "PrivateRecord") -> None:
         """Add what another private record of the same account holds. Its token counts if there is none here."""
@@ -97,28 +97,28 @@ class PrivateRecord:
             self.record = other.record
         if self.unconfirmed is None:
             self.unconfirmed = other.unconfirmed
-        self.newest = max(self.newest, other.newest)
-        self.sent.extend([one for one in other.sent if one not in self.sent])
+        self._newest = max(self._newest, other._newest)  # noqa: SLF001  the same class
+        self._sent.extend([sent for sent in other._sent if sent not in self._sent])  # noqa: SLF001  as above
 
     def use_refresh(self, granted: Granted) -> Granted:
         """Remember that the refresh token is sent; take it away if it was sent before, or is known to be an old one.
 
         A store may restore an old record, and a refresh token may be sent only once.
         """
-        is_old = granted.committed_at is not None and granted.committed_at < self.newest
+        is_old = granted.committed_at is not None and granted.committed_at < self._newest
         self.note_commit(granted.committed_at)
         if granted.refresh is None:
             return granted
         sent = _fingerprint(granted.refresh)
-        if is_old or sent in self.sent:
+        if is_old or sent in self._sent:
             return evolve(granted, refresh=None)
-        self.sent.append(sent)
+        self._sent.append(sent)
         return granted
 
     def give_back(self, refresh: bytes | None) -> None:
         """Remember that the refresh token was not used."""
-        if refresh is not None and (sent := _fingerprint(refresh)) in self.sent:
-            self.sent.remove(sent)
+        if refresh is not None and (sent := _fingerprint(refresh)) in self._sent:
+            self._sent.remove(sent)
 
 
 def _fingerprint(refresh: bytes) -> str:

@@ -131,7 +131,7 @@ async def test_forgetting_that_fails_is_an_outage_of_writes(opened) -> None:
 
 
 async def test_a_claim_that_is_sent_again_is_not_throttled_twice(opened, manual: ManualClock) -> None:
-    """A claim because of a 401 that the store never got counts once, in the private record, and not in the store too."""
+    """A claim because of a 401 that the store never got counts once: privately, and not in the store too."""
     store = FaultyStore()
     slot = opened(store)
     await slot.claim(claimed("one"))
