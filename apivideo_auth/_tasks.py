@@ -14,11 +14,13 @@ _T = TypeVar("_T")
 def start(work: Coroutine[Any, Any, _T], *, name: str, on_done: Callable[[], object] | None = None) -> asyncio.Task[_T]:
     """Start a task in an empty context, because it may outlive the request that caused it.
 
-    It begins after the caller's next `await`, with an eager task factory too.
+    It begins after the caller's next `await`, with an eager task factory too. With `on_done`, asyncio does not report an
+    exception that nobody has retrieved: an interruption of the program is raised by the event loop anyway.
     """
     # The class, because `loop.create_task` would ask the factory.
     task = asyncio.Task(work, loop=asyncio.get_running_loop(), name=name, context=Context())
     if on_done is not None:
+        task.add_done_callback(lambda done: done.cancelled() or done.exception(), context=Context())
         task.add_done_callback(lambda _task: on_done(), context=Context())
     return task
 

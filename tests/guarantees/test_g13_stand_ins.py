@@ -1,6 +1,7 @@
 """G13: whatever stands in for the api does, callers get typed errors of their own, and the account stays usable."""
 
 import asyncio
+import gc
 import logging
 from contextvars import ContextVar
 
@@ -100,7 +101,9 @@ async def test_g13_an_error_that_is_not_an_exception_is_an_auth_error(
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("shared", [False, True])
-def test_g13_an_interruption_ends_the_program_and_the_claim(raised: type[BaseException], shared: bool) -> None:
+def test_g13_an_interruption_ends_the_program_and_the_claim(
+    caplog: pytest.LogCaptureFixture, raised: type[BaseException], shared: bool
+) -> None:
     """A `KeyboardInterrupt` or `SystemExit` during a call ends `asyncio.run` as usual, and no claim is left."""
     store = FaultyStore()
     service = Service(ManualClock())
@@ -117,6 +120,8 @@ def test_g13_an_interruption_ends_the_program_and_the_claim(raised: type[BaseExc
             await tokens.get_token()
 
     asyncio.run(go_on())
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 @pytest.mark.parametrize("shared", [False, True])
