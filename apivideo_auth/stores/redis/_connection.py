@@ -12,7 +12,9 @@ from apivideo_auth.stores.redis._client import (
     MAX_COMMANDS,
     Client,
     address_of,
+    close_idle,
     describe_error,
+    is_read_only,
     is_unknown_script,
     max_connections,
 )
@@ -29,7 +31,8 @@ class Connection:
     """The clients of one event loop, and the subscription for all slots.
 
     A client that is `owned` has one connection, which is closed after a failure, when it was idle, and at the end. A
-    client that was passed in is used for all commands and for the subscription, and stays open.
+    client that was passed in is used for all commands and for the subscription, and stays open. Only if it has met a
+    replica, its idle connections are closed: after a failover behind one name they lead to the old primary.
     """
 
     def __init__(self, new_client: Callable[[], Client], *, owned: bool, max_commands: int) -> None:
@@ -79,6 +82,8 @@ class Connection:
         error = None if command.cancelled() else command.exception()
         if command.cancelled() or error is not None:
             self._discard(client)
+            if error is not None and not self._owned and is_read_only(error):
+                await close_idle(client)
             return f"no answer within {BUDGET:g} seconds" if error is None else describe_error(error)
         self._put_back(client)
         try:
