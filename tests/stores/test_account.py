@@ -372,11 +372,13 @@ async def test_a_slot_that_swallows_its_cancellation_holds_nobody_up(clock: Loop
     store.open = open_stubborn
     tokens = TokenManager(API_KEY, api=service, clock=clock, store=store)
     await tokens.get_token()
+    # So that this test fails, and does not hang, if `close()` waits.
+    asyncio.get_running_loop().call_later(60, released.set)
     before = clock.monotonic()
     await tokens.close()
     assert clock.monotonic() - before <= 2
     assert store.record.claim_id is None
-    released.set()
+    await released.wait()
     await asyncio.sleep(1)
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert pending_timers() == []
