@@ -1,4 +1,4 @@
-"""Starting tasks in an empty context, and waiting for their end even if the caller is cancelled."""
+"""Starting tasks in an empty context, waiting for their end, and telling an interruption from a failure."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -14,8 +14,8 @@ _T = TypeVar("_T")
 def start(work: Coroutine[Any, Any, _T], *, name: str, on_done: Callable[[], object] | None = None) -> asyncio.Task[_T]:
     """Start a task in an empty context, because it may outlive the request that caused it.
 
-    It begins after the caller's next `await`, with an eager task factory too. With `on_done`, asyncio does not report an
-    exception that nobody has retrieved: an interruption of the program is raised by the event loop anyway.
+    It begins after the caller's next `await`, with an eager task factory too. With `on_done`, asyncio does not report
+    an exception that nobody has retrieved: the event loop raises an interruption of the program anyway.
     """
     # The class, because `loop.create_task` would ask the factory.
     task = asyncio.Task(work, loop=asyncio.get_running_loop(), name=name, context=Context())

@@ -266,6 +266,19 @@ async def test_a_file_store_gets_one_operation_at_a_time(opened, tmp_path, monke
     assert {type(answer) for answer in await asyncio.gather(*tasks)} == {Granted}
 
 
+async def test_a_store_names_how_many_operations_it_works_on(opened) -> None:
+    """A store may have a `max_concurrent` of 1 or more; by default it gets eight operations at a time."""
+    store = FaultyStore()
+    assert opened(store).account.limiter._turns._value == 8
+    store = FaultyStore()
+    store.max_concurrent = 3
+    assert opened(store).account.limiter._turns._value == 3
+    for wrong, error in ((0, ValueError), ("3", TypeError)):
+        store.max_concurrent = wrong
+        with pytest.raises(error, match=r"store\.max_concurrent"):
+            TokenManager(API_KEY, store=store)
+
+
 @pytest.mark.virtual_time
 async def test_waiting_for_a_small_pool_does_not_count_as_an_outage() -> None:
     """A client with two connections serves one operation at a time; the others wait, however long that takes."""

@@ -75,7 +75,9 @@ async def test_of_two_claims_in_two_threads_one_is_granted(monkeypatch: pytest.M
     store = MemoryStore()
     with other_thread() as first, other_thread() as second:
         slots = [await thread.run(opened_in_its_loop(store)) for thread in (first, second)]
-        answers = await asyncio.gather(first.run(slots[0].claim(claimed("a"))), second.run(slots[1].claim(claimed("b"))))
+        answers = await asyncio.gather(
+            first.run(slots[0].claim(claimed("a"))), second.run(slots[1].claim(claimed("b")))
+        )
     assert sorted(type(answer).__name__ for answer in answers) == ["Busy", "Granted"]
 
 
