@@ -125,15 +125,19 @@ async def subscribed(server: RedisServer, account: str, count: int) -> None:
     await eventually(lambda: server.run("PUBSUB", "NUMSUB", channel) == [channel.encode(), count])
 
 
-async def waiting(slot: RedisSlot, timeout: float = 60.0) -> "asyncio.Task[None]":
-    """Start waiting for a change, and return when it has begun.
+async def confirmed(*slots: RedisSlot) -> None:
+    """Return when slots have the server's answer to their subscription.
 
-    Before, the slot gets the server's answer to its subscription, which wakes those who wait: the server counts a
-    subscription before the store knows of it.
+    It wakes those who wait, and the server counts a subscription before its answer arrives.
     """
-    if slot._connection is not None:
+    for slot in slots:
+        assert slot._connection is not None
         known = slot._connection.subscription._known
-        await eventually(lambda: slot._key in known)
+        await eventually(lambda: slot._key in known)  # noqa: B023  awaited here
+
+
+async def waiting(slot: RedisSlot, timeout: float = 60.0) -> "asyncio.Task[None]":
+    """Start waiting for a change, and return when it has begun."""
     task = asyncio.create_task(slot.changed(timeout))
     await asyncio.sleep(0)
     assert slot._waiters._next_wake._waiters

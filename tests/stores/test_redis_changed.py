@@ -23,6 +23,7 @@ from tests.stores.redis_workers import (
     at,
     claimed,
     committed,
+    confirmed,
     eventually,
     put,
     subscribed,
@@ -49,7 +50,7 @@ async def test_the_end_of_a_claim_wakes_those_who_wait(end, redis_server, slots,
     await holder.claim(claimed("c"))
     for slot in others:
         await slot.claim(claimed("d"))
-    await subscribed(redis_server, account, 4)
+    await confirmed(holder, *others)
     tasks = [await waiting(slot) for slot in [holder, *others]]
     assert isinstance(await apply(holder, end), Done)
     async with asyncio.timeout(SECONDS):
