@@ -9,6 +9,8 @@ MIN_SECRET_LENGTH: Final = 6
 MIN_PIECE_LENGTH: Final = 16
 """A piece of a secret this long is masked as well: a server may repeat only the beginning of a secret."""
 
+_COLLECTIONS: Final[frozenset[Any]] = frozenset({tuple, list, set, frozenset})
+
 
 class Secret(str):
     """A string whose `repr` is masked, whose slices are masked too, and that cannot be pickled.
@@ -75,10 +77,11 @@ def masked(value: Any) -> Any:  # noqa: ANN401  the type stays the same
         return Secret(value)
     if isinstance(value, bytes):
         return SecretBytes(value)
-    if type(value) is dict:
-        return {masked(key): masked(item) for key, item in cast("dict[Any, Any]", value).items()}
-    if type(value) in (tuple, list, set, frozenset):
-        return type(value)(masked(item) for item in value)
+    kind = cast("Any", type(value))
+    if kind is dict:
+        return {masked(key): masked(item) for key, item in value.items()}
+    if kind in _COLLECTIONS:
+        return kind(masked(item) for item in value)
     return value
 
 
