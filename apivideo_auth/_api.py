@@ -15,6 +15,7 @@ from apivideo_auth._failure import Failure, clean_text
 from apivideo_auth._models import AccessToken, AuthenticatePayload, RefreshTokenPayload
 from apivideo_auth._policy import MAX_ATTEMPT_TIMEOUT
 from apivideo_auth._response import MAX_BODY_SIZE, Endpoint, parse_response
+from apivideo_auth._secrets import masked
 from apivideo_auth._urls import PRODUCTION, normal_base_url
 from apivideo_auth._validation import check_instance, check_number
 from apivideo_auth._version import __version__
@@ -77,6 +78,8 @@ class AuthenticationApi:
         trust_env: bool = False,
         attempt_timeout: float = 10,
     ) -> None:
+        # Masked before anything can raise: tracebacks may show locals, and a secret may be in the wrong place.
+        base_url, application = masked(base_url), masked(application)
         if connector is not None:
             check_instance("connector", connector, aiohttp.BaseConnector)
         check_instance("trust_env", trust_env, bool)
@@ -94,7 +97,8 @@ class AuthenticationApi:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
-        return f"<AuthenticationApi {self._base_url}>"
+        # A traceback may show an api whose construction has just failed.
+        return f"<AuthenticationApi {getattr(self, '_base_url', 'not constructed')}>"
 
     @property
     def base_url(self) -> str:
@@ -107,6 +111,7 @@ class AuthenticationApi:
         Raises `CredentialsRejectedError`, `RateLimitedError`, `InvalidResponseError`, another `AuthResponseError`, or
         `AuthConnectionError`.
         """
+        payload = masked(payload)
         check_instance("payload", payload, AuthenticatePayload)
         return await self._call("/auth/api-key", payload, payload.api_key)
 
@@ -116,6 +121,7 @@ class AuthenticationApi:
         Raises the same errors as `authenticate`. The refresh token can be used again only after a `RateLimitedError`
         or an `AuthConnectionError` with `sent=False`.
         """
+        payload = masked(payload)
         check_instance("payload", payload, RefreshTokenPayload)
         return await self._call("/auth/refresh", payload, payload.refresh_token)
 

@@ -23,7 +23,7 @@ from apivideo_auth._secrets import masked
 from apivideo_auth._state import ManagerStatus, State
 from apivideo_auth._token import Token
 from apivideo_auth._urls import PRODUCTION, normal_base_url
-from apivideo_auth._validation import check_callable, check_instance, check_methods
+from apivideo_auth._validation import check_callable, check_instance, check_int, check_methods
 from apivideo_auth.stores import store_from_url
 from apivideo_auth.stores._base import Slot, TokenStore
 from apivideo_auth.stores._failover import FailoverSlot, open_failover_slot
@@ -78,8 +78,8 @@ class TokenManager:
         on_event: events.EventHandler | None = None,
         clock: Clock | None = None,
     ) -> None:
-        # Masked before anything can raise: tracebacks may show locals.
-        api_key = masked(api_key)
+        # Masked before anything can raise: tracebacks may show locals, and a secret may be in the wrong place.
+        api_key, base_url, store, application = masked(api_key), masked(base_url), masked(store), masked(application)
         credentials = AuthenticatePayload(api_key)
         clock = SYSTEM_CLOCK if clock is None else clock
         check_instance("policy", policy, RefreshPolicy)
@@ -88,6 +88,7 @@ class TokenManager:
         if store is not None:
             check_methods("store", store, "open")
             check_instance("store.needs_encryption", getattr(store, "needs_encryption", None), bool)
+            check_int("store.max_concurrent", getattr(store, "max_concurrent", 1), 1)
         if on_event is not None:
             check_callable("on_event", on_event)
         self._base_url = _base_url_of(api, base_url)
@@ -130,10 +131,11 @@ class TokenManager:
 
         `overrides` are arguments of the constructor and take precedence. Raises `ValueError` if there is no API key.
         """
+        # Masked at once, as in the constructor. The URL of a store may contain a password.
+        overrides = masked(overrides)
         arguments: dict[str, Any] = {}
-        if base_url := os.environ.get(BASE_URL_VARIABLE):
+        if base_url := masked(os.environ.get(BASE_URL_VARIABLE)):
             arguments["base_url"] = base_url
-        # Masked at once: tracebacks may show locals, and the URL of a store may contain a password.
         if (store := masked(os.environ.get(STORE_VARIABLE))) and "store" not in overrides:
             arguments["store"] = store_from_url(store)
         if api_key := masked(os.environ.get(API_KEY_VARIABLE)):
@@ -175,6 +177,7 @@ class TokenManager:
             assert state.token is not None
             return state.token
         if rejected is not None or min_ttl is not None:
+            rejected = masked(rejected)
             _check_arguments(rejected, min_ttl)
         return await self._refresher.get(rejected, min_ttl)
 
@@ -307,7 +310,7 @@ def _base_url_of(api: object, base_url: object) -> str:
     Raises `ValueError` if they differ, because the session would send the token of one place to the other.
     """
     normal = normal_base_url(base_url)
-    other = getattr(api, "base_url", None)
+    other = masked(getattr(api, "base_url", None))
     if not isinstance(other, str):
         return normal
     other = normal_base_url(other, what="api.base_url")

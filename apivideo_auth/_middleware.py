@@ -10,6 +10,7 @@ from yarl import URL
 
 from apivideo_auth import events
 from apivideo_auth._errors import AuthError, message_of
+from apivideo_auth._secrets import masked
 from apivideo_auth._token import Token, TokenSource
 from apivideo_auth._urls import Origin, normal_base_url, origin_of
 from apivideo_auth._validation import check_callable, check_methods
@@ -36,7 +37,9 @@ class TokenSender:
             if base_url is None:
                 raise ValueError("source has no base_url; pass origins=[…], where its token may be sent")
             origins = [base_url]
-        elif isinstance(origins, str) or not isinstance(origins, Iterable):
+        # Masked: a traceback may show locals, and a secret may be in the wrong place.
+        origins = masked(origins)
+        if isinstance(origins, str) or not isinstance(origins, Iterable):
             raise TypeError('origins must be a collection of URLs, such as ["https://ws.api.video"]')
         if on_event is not None:
             check_callable("on_event", on_event)

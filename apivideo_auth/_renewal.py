@@ -31,6 +31,7 @@ from apivideo_auth._record import (
 )
 from apivideo_auth._response import Endpoint
 from apivideo_auth._secrets import Secret, SecretBytes
+from apivideo_auth._tasks import is_interruption
 from apivideo_auth.stores._base import Slot
 
 
@@ -231,19 +232,16 @@ class Renewer:
 
     async def _call(self, refresh: bytes | None) -> AccessToken | Failure:
         """Make the call. Whatever a stand-in for the api raises or returns, the result is a value."""
+        task = asyncio.current_task()
         try:
             async with asyncio.timeout(self.call_timeout):
                 if refresh is None:
                     response: object = await self.api.authenticate(self.credentials)
                 else:
                     response = await self.api.refresh(RefreshTokenPayload(refresh.decode()))
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling() > 0:
+        except BaseException as error:
+            if is_interruption(error, task):
                 raise
-            # Nobody cancelled this task, so the stand-in raised the error itself.
-            return failure_from(error)
-        except Exception as error:  # noqa: BLE001  see the docstring
             return failure_from(error, self.credentials.api_key, "" if refresh is None else Secret(refresh.decode()))
         if isinstance(response, AccessToken):
             return response

@@ -1,13 +1,15 @@
 """Strings that mask themselves, and functions that remove secrets from texts."""
 
 from hashlib import blake2b
-from typing import Any, Final, NoReturn, Self, SupportsIndex, overload
+from typing import Any, Final, NoReturn, Self, SupportsIndex, cast, overload
 
 MASK: Final = "***"
 MIN_SECRET_LENGTH: Final = 6
 """Shorter strings are not masked in texts: they match by chance, and masking them would garble the text."""
 MIN_PIECE_LENGTH: Final = 16
 """A piece of a secret this long is masked as well: a server may repeat only the beginning of a secret."""
+
+_COLLECTIONS: Final[frozenset[Any]] = frozenset({tuple, list, set, frozenset})
 
 
 class Secret(str):
@@ -62,11 +64,25 @@ class SecretBytes(bytes):
         raise TypeError("SecretBytes cannot be pickled; use bytes(secret) if it has to leave the process")
 
 
+# Messages about a value of a wrong type name the type that the user passed.
+Secret.__name__, SecretBytes.__name__ = "str", "bytes"
+
+
 def masked(value: Any) -> Any:  # noqa: ANN401  the type stays the same
-    """Return a string or bytes as `Secret` or `SecretBytes`, and any other value unchanged."""
+    """Return a string or bytes as `Secret` or `SecretBytes`, also in containers, and any other value unchanged.
+
+    An argument of a wrong type may contain a secret as well.
+    """
     if isinstance(value, str):
         return Secret(value)
-    return SecretBytes(value) if isinstance(value, bytes) else value
+    if isinstance(value, bytes):
+        return SecretBytes(value)
+    kind = cast("Any", type(value))
+    if kind is dict:
+        return {masked(key): masked(item) for key, item in value.items()}
+    if kind in _COLLECTIONS:
+        return kind(masked(item) for item in value)
+    return value
 
 
 def fingerprint(*parts: str, size: int = 16) -> str:

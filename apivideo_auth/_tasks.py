@@ -1,4 +1,4 @@
-"""Starting tasks in an empty context, and waiting for their end even if the caller is cancelled."""
+"""Starting tasks in an empty context, waiting for their end, and telling an interruption from a failure."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -14,13 +14,31 @@ _T = TypeVar("_T")
 def start(work: Coroutine[Any, Any, _T], *, name: str, on_done: Callable[[], object] | None = None) -> asyncio.Task[_T]:
     """Start a task in an empty context, because it may outlive the request that caused it.
 
-    It begins after the caller's next `await`, with an eager task factory too.
+    It begins after the caller's next `await`, with an eager task factory too. With `on_done`, asyncio does not report
+    an exception that nobody has retrieved: the event loop raises an interruption of the program anyway.
     """
     # The class, because `loop.create_task` would ask the factory.
     task = asyncio.Task(work, loop=asyncio.get_running_loop(), name=name, context=Context())
     if on_done is not None:
+        task.add_done_callback(lambda done: done.cancelled() or done.exception(), context=Context())
         task.add_done_callback(lambda _task: on_done(), context=Context())
     return task
+
+
+def is_interruption(error: BaseException, task: "asyncio.Task[Any] | None") -> bool:
+    """Return whether an exception that `task` has met means that the task or the program ends.
+
+    Otherwise foreign code has raised it by itself, and it is a failure like any other.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        return task is None or task.cancelling() > 0
+    if isinstance(error, GeneratorExit):
+        # A coroutine that is closed with its event loop does not run in its task any more.
+        try:
+            return asyncio.current_task() is not task
+        except RuntimeError:
+            return True
+    return isinstance(error, KeyboardInterrupt | SystemExit)
 
 
 async def finish(task: asyncio.Task[Any], *, within: float | None = None) -> bool:

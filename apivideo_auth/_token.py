@@ -59,7 +59,7 @@ class Token:
         ends_at: float | None = None,
     ) -> None:
         # Masked first: if a check raises, a traceback with locals shows this one.
-        access_token = masked(access_token)
+        access_token, expires_at = masked(access_token), masked(expires_at)
         self.__attrs_init__(access_token, expires_at, generation, clock=clock, ends_at=ends_at)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def remaining(self) -> float:

@@ -7,6 +7,7 @@ from typing import Final, TypeAlias
 from yarl import URL
 
 from apivideo_auth._errors import InsecureUrlError
+from apivideo_auth._secrets import masked
 
 PRODUCTION: Final = "https://ws.api.video"
 SANDBOX: Final = "https://sandbox.api.video"
@@ -30,10 +31,17 @@ def normal_base_url(base_url: object, *, what: str = "base_url") -> str:
     Raises `TypeError` if it is not a string, `ValueError` if it is not an origin, and
     `InsecureUrlError` if it is plain http to another machine. `what` names it in messages.
     """
-    if isinstance(base_url, URL):
-        base_url = str(base_url)
+    base_url = masked(str(base_url) if isinstance(base_url, URL) else base_url)
     if not isinstance(base_url, str):
         raise TypeError(f"{what} must be a string such as {PRODUCTION!r}, not {type(base_url).__name__}")
+    try:
+        return _normal(base_url, what)
+    except ValueError as error:
+        # Without the frames that hold the parsed URL: it may be an API key in the wrong place.
+        raise error.with_traceback(None) from None
+
+
+def _normal(base_url: str, what: str) -> str:
     url = _parsed(base_url, what)
     if url.user is not None or url.password is not None:
         raise ValueError(f"{what} must not name a user or a password; write {PRODUCTION!r}")

@@ -6,8 +6,8 @@ workers. When the store is back, the worker offers its token by a claim and a co
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
@@ -16,7 +16,7 @@ from attrs import evolve
 
 from apivideo_auth import events
 from apivideo_auth._clock import Clock
-from apivideo_auth._policy import INITIAL_STORE_BACKOFF, LEASE_MARGIN
+from apivideo_auth._policy import LEASE_MARGIN
 from apivideo_auth._record import (
     NEVER,
     Backoff,
@@ -32,9 +32,9 @@ from apivideo_auth._record import (
     Release,
     SharedToken,
 )
-from apivideo_auth._tasks import finish, start, within
+from apivideo_auth._tasks import finish, is_interruption, start, within
 from apivideo_auth.stores._base import Slot, Waiters
-from apivideo_auth.stores._breaker import CircuitBreaker
+from apivideo_auth.stores._breaker import CircuitBreaker, Limiter
 from apivideo_auth.stores._private import PrivateRecord
 
 if TYPE_CHECKING:
@@ -42,10 +42,6 @@ if TYPE_CHECKING:
 
 OPERATION_TIMEOUT: Final = 0.5
 """Seconds that one operation of a store may take."""
-HANGING_FRACTION: Final = 0.8
-"""An operation that fails after this fraction of its time has met a store that hangs."""
-MAX_CONCURRENT: Final = 8
-"""Operations that one store gets at a time."""
 
 _T = TypeVar("_T")
 
@@ -60,42 +56,17 @@ class _DownError(Exception):
     """The store gave no answer, or is not asked before its backoff is over."""
 
 
-class Limiter:
-    """Limits the operations that one store gets at a time. The others wait for their turn, which is not its fault.
-
-    If the store does not answer, those who wait for their turn are not let in for a moment: it hangs for all accounts.
-    """
-
-    def __init__(self) -> None:
-        self._turns = asyncio.Semaphore(MAX_CONCURRENT)
-        self._hangs_until = NEVER
-
-    async def run(self, seconds: float, operation: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Return the result of an operation that may take `seconds`."""
-        clock = asyncio.get_running_loop().time
-        async with self._turns:
-            began_at = clock()
-            if began_at < self._hangs_until:
-                raise TimeoutError("no answer to another account")
-            try:
-                return await within(seconds, operation())
-            except Exception:
-                if clock() - began_at >= HANGING_FRACTION * seconds:
-                    self._hangs_until = clock() + INITIAL_STORE_BACKOFF
-                raise
-
-
 class FailoverAccount:
     """One account in a store that may fail, as the managers of this process and event loop see it.
 
     `limiter` limits the operations that the store gets at a time.
     """
 
-    def __init__(self, open_slot: OpenSlot, *, clock: Clock, limiter: Limiter, private: PrivateRecord) -> None:
+    def __init__(self, open_slot: OpenSlot, *, clock: Clock, limiter: Limiter) -> None:
         self.slots: list[FailoverSlot] = []
         self.loop = asyncio.get_running_loop()
         self.limiter = limiter
-        self.private = private
+        self.private = PrivateRecord()
         self._open_slot = open_slot
         self._now = clock.monotonic
         self._slot: Slot | None = None
@@ -107,6 +78,8 @@ class FailoverAccount:
         self._claim_id: str | None = None
         self._claim_until = 0.0
         self._breaker = CircuitBreaker(clock=clock, emit=self._emit)
+        # Emitted when the lock is released.
+        self._events: list[events.Event] = []
         self._timer: asyncio.TimerHandle | None = None
         self._look_task: asyncio.Task[None] | None = None
         self._look_again = False
@@ -122,7 +95,7 @@ class FailoverAccount:
     async def read(self, slot: "FailoverSlot | None" = None) -> SharedToken | None:
         """Return the token of the account; `None` while the store is down."""
         queued_at = self._asked
-        async with self._lock:
+        async with self._exclusive():
             token = None
             if slot is not None:
                 slot.wakes_seen = self._waiters.wakes
@@ -147,7 +120,7 @@ class FailoverAccount:
         """Claim in the store, or while it is down in the private record."""
         slot.holds_shared_claim = False
         queued_at = self._asked
-        async with self._lock:
+        async with self._exclusive():
             slot.wakes_seen = self._waiters.wakes
             now = self._now()
             if self._claim_id is not None and now < self._claim_until:
@@ -173,7 +146,6 @@ class FailoverAccount:
                 self._waiters.wake()
                 slot.wakes_seen = self._waiters.wakes
         if isinstance(answer, Changed):
-            self.private.note_commit(answer.token.committed_at)
             self._notify(answer.token, now, except_for=slot)
         return answer
 
@@ -207,7 +179,7 @@ class FailoverAccount:
     async def end(self, event: Commit | Release, slot: "FailoverSlot") -> EndAnswer:
         """End a claim where it was granted; in the private record if the store does not answer."""
         began_at = self._now()
-        async with self._lock:
+        async with self._exclusive():
             if isinstance(event, Release):
                 self.private.give_back(event.refresh)
             answer: EndAnswer | None = None
@@ -222,8 +194,6 @@ class FailoverAccount:
                 else:
                     if isinstance(event, Commit):
                         self.private.clear()
-                        if isinstance(answer, Done):
-                            self.private.note_commit(answer.committed_at)
                         self._breaker.on_repair()
             if answer is None:
                 answer = self._end_privately(event, began_at)
@@ -275,11 +245,13 @@ class FailoverAccount:
 
     async def forget(self) -> None:
         """Delete the record, in the store and here."""
-        async with self._lock:
+        async with self._exclusive():
             self.private.clear()
             self.private.unconfirmed = None
+            # The user has asked for it, so it does not wait until a backoff is over.
+            self._breaker.allow_now()
             with suppress(_DownError):
-                await self._ask(lambda store: store.forget())
+                await self._ask(lambda store: store.forget(), write=True)
 
     async def close(self) -> None:
         """Close the store's slot, even if the store is down."""
@@ -292,9 +264,13 @@ class FailoverAccount:
         self._cancel_timer()
         slot, self._slot = self._slot, None
         if slot is not None:
-            # Nothing depends on it any more.
-            with suppress(Exception):
+            task = asyncio.current_task()
+            try:
                 await within(OPERATION_TIMEOUT, slot.close())
+            except BaseException as error:
+                # Otherwise nothing depends on it any more.
+                if is_interruption(error, task):
+                    raise
 
     # The store is back.
 
@@ -303,6 +279,9 @@ class FailoverAccount:
         event = self.private.unconfirmed
         if event is None:
             return
+        if isinstance(event, Claim):
+            # The renewal was counted in the private record.
+            event = evolve(event, may_be_throttled=False)
         answer = await self._send(event)
         self.private.unconfirmed = None
         if isinstance(answer, Granted):
@@ -352,24 +331,29 @@ class FailoverAccount:
     @overload
     async def _send(self, event: Event) -> ClaimAnswer | EndAnswer: ...
     async def _send(self, event: Event) -> ClaimAnswer | EndAnswer:
-        """Return the store's answer to an event."""
+        """Return the store's answer to an event, and remember the commit that it shows."""
+        answer: ClaimAnswer | EndAnswer
         match event:
             case Claim():
-                return await self._ask(lambda store: store.claim(event), event)
+                answer = await self._ask(lambda store: store.claim(event), event)
             case Commit():
-                return await self._ask(lambda store: store.commit(event), event)
+                answer = await self._ask(lambda store: store.commit(event), event)
             case Release():
-                return await self._ask(lambda store: store.release(event), event)
+                answer = await self._ask(lambda store: store.release(event), event)
+        self.private.note_answer(answer)
+        return answer
 
     async def _ask(
         self,
         operation: Callable[[Slot], Coroutine[Any, Any, _T]],
         event: Event | None = None,
         *,
+        write: bool = False,
         limit: float | None = OPERATION_TIMEOUT,
     ) -> _T:
         """Return the store's answer. Raises `_DownError` if there is none; then `event` is sent again later."""
-        write = event is not None
+        write = write or event is not None
+        task = asyncio.current_task()
         if not self._breaker.allows(write=write):
             raise _DownError
         try:
@@ -377,12 +361,13 @@ class FailoverAccount:
                 self._slot = self._open_slot(on_commit=self._look, on_damage=self._breaker.on_damage)
             slot = self._slot
             answer = await (operation(slot) if limit is None else self.limiter.run(limit, partial(operation, slot)))
-        except asyncio.CancelledError:
-            # The event loop ends. The event may have been sent; the next loop finds out.
+        except BaseException as error:
+            # The event may have been sent.
             self.private.unconfirmed = event or self.private.unconfirmed
-            raise
-        except Exception as error:  # noqa: BLE001  whatever a store raises, it is down
-            self.private.unconfirmed = event or self.private.unconfirmed
+            if is_interruption(error, task):
+                # The event loop ends; the next one finds out.
+                raise
+            # Whatever a store raises, it is down.
             cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             # It may be long until a manager asks, so a timer looks again.
             self._schedule_look(self._breaker.on_failure(cause, write=write))
@@ -425,9 +410,22 @@ class FailoverAccount:
             if slot is not except_for:
                 slot.on_commit(token, asked_at)
 
-    def _emit(self, event: events.Event) -> None:
-        for slot in [*self.slots]:
-            slot.emit(event)
+    @asynccontextmanager
+    async def _exclusive(self) -> AsyncGenerator[None]:
+        """Take the lock, and emit the events of the operation when it is released."""
+        try:
+            async with self._lock:
+                yield
+        finally:
+            self._emit()
+
+    def _emit(self, *new: events.Event) -> None:
+        """Emit events, or keep them while an operation has the lock: handlers may use the account."""
+        self._events += new
+        while self._events and not self._lock.locked():
+            event = self._events.pop(0)
+            for slot in [*self.slots]:
+                slot.emit(event)
 
 
 def _aged(token: SharedToken, seconds: float) -> SharedToken:

@@ -51,7 +51,12 @@ class Slot(Protocol):
 
 @runtime_checkable
 class TokenStore(Protocol):
-    """Keeps records. One store may serve several managers and accounts; it keeps accounts apart."""
+    """Keeps records. One store may serve several managers and accounts; it keeps accounts apart.
+
+    An operation that takes longer than half a second counts as a failure. A store that works on a few operations at a
+    time, and lets the others wait, should have an attribute `max_concurrent`, the number of operations that it gets at
+    a time. The default is 8.
+    """
 
     needs_encryption: bool
     """Whether other processes can read what is stored. If so, the store gets encrypted tokens only."""

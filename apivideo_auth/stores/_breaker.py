@@ -1,13 +1,22 @@
-"""A circuit breaker: it decides whether a store may be asked now, and reports its outages as events."""
+"""Whether a store may be asked now: after failures, by a circuit breaker, and beside other operations, by a limiter."""
 
+import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 from attrs import define
 
 from apivideo_auth import events
 from apivideo_auth._clock import Clock
-from apivideo_auth._policy import store_backoff
+from apivideo_auth._policy import INITIAL_STORE_BACKOFF, store_backoff
+from apivideo_auth._record import NEVER
+from apivideo_auth._tasks import within
+
+HANGING_FRACTION: Final = 0.8
+"""An operation that fails after this fraction of its time has met a store that hangs."""
+
+_T = TypeVar("_T")
 
 
 @define
@@ -79,3 +88,31 @@ class CircuitBreaker:
         if self._damaged_since is not None:
             seconds, self._damaged_since = self._now() - self._damaged_since, None
             self._emit(events.StoreRecovered(seconds=seconds))
+
+
+class Limiter:
+    """Limits the operations that one store gets at a time. The others wait for their turn, which is not its fault.
+
+    `max_concurrent` is how many the store works on at a time. If it got more, they would wait inside of the store, and
+    their time would run.
+
+    If the store does not answer, those who wait for their turn are not let in for a moment: it hangs for all accounts.
+    """
+
+    def __init__(self, max_concurrent: int) -> None:
+        self._turns = asyncio.Semaphore(max_concurrent)
+        self._hangs_until = NEVER
+
+    async def run(self, seconds: float, operation: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Return the result of an operation that may take `seconds`."""
+        clock = asyncio.get_running_loop().time
+        async with self._turns:
+            began_at = clock()
+            if began_at < self._hangs_until:
+                raise TimeoutError("no answer to another account")
+            try:
+                return await within(seconds, operation())
+            except Exception:
+                if clock() - began_at >= HANGING_FRACTION * seconds:
+                    self._hangs_until = clock() + INITIAL_STORE_BACKOFF
+                raise

@@ -11,6 +11,7 @@ swapped. An older ciphertext of the same part does decrypt: somebody who can wri
 """
 
 import os
+import re
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
@@ -37,6 +38,7 @@ Part: TypeAlias = Literal["access", "refresh"]
 _VERSION: Final = b"\x01"
 _NONCE_BYTES: Final = 12
 _KEY_BYTES: Final = 32
+_TOKEN: Final = re.compile(rb"[\x21-\x7e]+")
 _PURPOSE: Final = b"apivideo-auth: the parts of a token record"
 
 
@@ -59,9 +61,9 @@ def open_slot(  # noqa: PLR0913  they belong together, and are keywords
     Raises `ImportError` if encryption is needed and the package cryptography is missing.
     """
     account = account_name(base_url, api_key)
-    cipher = Cipher(api_key, account) if store.needs_encryption else None
+    cipher = Cipher(api_key, account) if store.needs_encryption else NoCipher()
     slot = store.open(account, clock=clock, on_commit=on_commit, on_damage=on_damage)
-    return slot if cipher is None else EncryptedSlot(slot, cipher, on_damage=on_damage)
+    return EncryptedSlot(slot, cipher, on_damage=on_damage)
 
 
 class Cipher:
@@ -113,6 +115,20 @@ class Cipher:
         return _VERSION + len(self._account).to_bytes(8, "big") + self._account + part.encode()
 
 
+class NoCipher:
+    """Takes the place of a `Cipher` if nothing leaves the process: it only checks what comes out of a store."""
+
+    def encrypt(self, _part: Part, plain: bytes) -> bytes:
+        """Return `plain`."""
+        return plain
+
+    def decrypt(self, _part: Part, stored: bytes) -> SecretBytes | None:
+        """Return the content, or `None` if it cannot be a token, which consists of visible ASCII characters."""
+        # A store of the user may return anything.
+        is_token = isinstance(stored, bytes) and _TOKEN.fullmatch(stored)
+        return SecretBytes(stored) if is_token else None
+
+
 def _encoded(text: str) -> SecretBytes:
     return SecretBytes(text.encode("utf-8", "surrogatepass"))
 
@@ -122,10 +138,10 @@ class EncryptedSlot:
 
     A part that cannot be decrypted was altered, or was written without the API key. It counts as missing at once: a
     claim ignores such an access token, and such a refresh token is not used. The next commit replaces both. It is
-    reported once for each content.
+    reported once for each content. With a `NoCipher` the same holds for a part that cannot be a token.
     """
 
-    def __init__(self, slot: Slot, cipher: Cipher, *, on_damage: Callable[[str], None]) -> None:
+    def __init__(self, slot: Slot, cipher: Cipher | NoCipher, *, on_damage: Callable[[str], None]) -> None:
         self._slot = slot
         self._cipher = cipher
         self._on_damage = on_damage
@@ -194,8 +210,12 @@ class EncryptedSlot:
         content = self._cipher.decrypt(part, encrypted)
         if content is None and self._reported.get(part) != encrypted:
             self._reported[part] = encrypted
-            self._on_damage(
-                f"the {part} token in the token store cannot be decrypted and counts as missing: it was altered, or "
-                "encrypted with another API key or by another version"
-            )
+            if isinstance(self._cipher, NoCipher):
+                problem = "is not a token and counts as missing: the record is damaged, or another program wrote it"
+            else:
+                problem = (
+                    "cannot be decrypted and counts as missing: it was altered, or encrypted with another API key or "
+                    "by another version"
+                )
+            self._on_damage(f"the {part} token in the token store {problem}")
         return content

@@ -15,10 +15,10 @@ from apivideo_auth import events
 from apivideo_auth._clock import Clock
 from apivideo_auth._record import Claim, ClaimAnswer, Commit, EndAnswer, Granted, Release, SharedToken
 from apivideo_auth._tasks import finish, run_to_end, start
-from apivideo_auth.stores._account import FailoverAccount, Limiter
+from apivideo_auth.stores._account import FailoverAccount
 from apivideo_auth.stores._base import TokenStore
+from apivideo_auth.stores._breaker import Limiter
 from apivideo_auth.stores._encrypted import account_name, open_slot
-from apivideo_auth.stores._private import PrivateRecord
 
 
 class FailoverSlot:
@@ -85,6 +85,9 @@ class FailoverSlot:
                 await run_to_end(self.account.close())
 
 
+MAX_CONCURRENT: Final = 8
+"""Operations that a store gets at a time, unless it has a `max_concurrent` of its own."""
+
 _Accounts: TypeAlias = "WeakValueDictionary[tuple[str, int, int], FailoverAccount]"
 # The accounts that the managers of this process share, by store. Event loops may run in several threads.
 _accounts_of: "WeakKeyDictionary[TokenStore, _Accounts]" = WeakKeyDictionary()
@@ -116,14 +119,13 @@ def open_failover_slot(  # noqa: PLR0913  they belong together, and are keywords
         account = accounts.get(key)
         if account is None:
             limiter = next((other.limiter for other in accounts.values() if other.loop is loop), None)
-            private = PrivateRecord()
-            if previous is not None:
-                private = previous.account.private
-                previous.account.slots.clear()
             account = accounts[key] = FailoverAccount(
                 partial(open_slot, store, base_url=base_url, api_key=api_key, clock=clock),
                 clock=clock,
-                limiter=limiter or Limiter(),
-                private=private,
+                limiter=limiter or Limiter(getattr(store, "max_concurrent", MAX_CONCURRENT)),
             )
+        if previous is not None:
+            account.private.merge(previous.account.private)
+            previous.account.private = account.private
+            previous.account.slots.clear()
         return FailoverSlot(account, emit=emit, on_commit=on_commit)

@@ -48,6 +48,8 @@ class FileStore:
     """
 
     needs_encryption = True
+    max_concurrent = 1
+    """The store has one thread."""
 
     def __init__(self, directory: "str | os.PathLike[str] | None" = None) -> None:
         require_packages("a FileStore", "file", "filelock", "platformdirs", "cryptography")

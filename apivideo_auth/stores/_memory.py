@@ -20,7 +20,7 @@ class _Shared:
 
     record: Record = field(default=_record.EMPTY, repr=False)
     slots: "list[MemorySlot]" = field(factory=list["MemorySlot"], repr=False)
-    # Guards `record`: event loops may run in several threads.
+    # Guards the other attributes: event loops may run in several threads.
     lock: Lock = field(factory=Lock, repr=False)
 
 
@@ -48,23 +48,28 @@ class MemoryStore:
     ) -> "MemorySlot":
         """Return the slot of an account."""
         shared = self._accounts.setdefault(account, _Shared())
-        # Slots whose event loop was closed before their manager.
-        shared.slots = [slot for slot in shared.slots if slot.loop is None or not slot.loop.is_closed()]
-        return MemorySlot(shared, clock, on_commit)
+        slot = MemorySlot(shared, clock, on_commit)
+        with shared.lock:
+            # Without slots whose event loop was closed before their manager.
+            others = [other for other in shared.slots if other.loop is None or not other.loop.is_closed()]
+            shared.slots = [*others, slot]
+        return slot
 
 
 class MemorySlot:
     """One manager's view of an account in a `MemoryStore`. Others may be in event loops of other threads."""
 
     def __init__(self, shared: _Shared, clock: Clock, on_commit: Callable[[], None]) -> None:
+        # `None` before the first use, if no loop was running when it was opened.
         self.loop: asyncio.AbstractEventLoop | None = None
+        with suppress(RuntimeError):
+            self.loop = asyncio.get_running_loop()
         self._on_commit = on_commit
         self._waiters = Waiters()
         self._shared = shared
         self._now = clock.monotonic
         # So that `changed` does not miss a change between the last answer and its own call.
         self._wakes_seen = 0
-        shared.slots.append(self)
 
     async def read(self) -> SharedToken | None:
         """Return the record's token, if it still lives."""
@@ -96,6 +101,7 @@ class MemorySlot:
 
     async def changed(self, timeout: float) -> None:
         """Return after a commit or release, or after `timeout` seconds."""
+        self.loop = asyncio.get_running_loop()
         await self._waiters.wait(timeout, since=self._wakes_seen)
 
     async def forget(self) -> None:
@@ -105,8 +111,8 @@ class MemorySlot:
 
     async def close(self) -> None:
         """Leave the record; the store keeps it."""
-        if self in self._shared.slots:
-            self._shared.slots.remove(self)
+        with self._shared.lock:
+            self._shared.slots = [slot for slot in self._shared.slots if slot is not self]
         self._waiters.wake()
 
     def on_change(self, *, committed: bool) -> None:
@@ -120,10 +126,10 @@ class MemorySlot:
         self._wakes_seen = self._waiters.wakes
 
     def _notify(self, *, committed: bool) -> None:
-        for slot in [*self._shared.slots]:
-            if slot.loop is None or slot.loop is self.loop:
+        for slot in self._shared.slots:
+            if slot.loop is self.loop:
                 slot.on_change(committed=committed and slot is not self)
-            else:
+            elif slot.loop is not None:
                 # A loop that is closed has nobody to notify.
                 with suppress(RuntimeError):
                     slot.loop.call_soon_threadsafe(partial(slot.on_change, committed=committed))

@@ -11,9 +11,12 @@ from apivideo_auth._record import (
     EMPTY,
     NEVER,
     Backoff,
+    Changed,
     Claim,
     ClaimAnswer,
+    ClaimLost,
     Commit,
+    Done,
     EndAnswer,
     Event,
     Granted,
@@ -73,10 +76,29 @@ class PrivateRecord:
         self.record = evolve(self.record, refresh=None)
         return None if refresh is None else SecretBytes(refresh)
 
+    def note_answer(self, answer: ClaimAnswer | EndAnswer) -> None:
+        """Remember the commit that an answer of the store shows."""
+        match answer:
+            case Done(committed_at=moment):
+                self.note_commit(moment)
+            case Changed(token=SharedToken(committed_at=moment)) | ClaimLost(token=SharedToken(committed_at=moment)):
+                self.note_commit(moment)
+            case _:
+                pass
+
     def note_commit(self, committed_at: float | None) -> None:
         """Remember a commit of the store, this worker's own or another's."""
         if committed_at is not None:
             self._newest = max(self._newest, committed_at)
+
+    def merge(self, other: "PrivateRecord") -> None:
+        """Add what another private record of the same account holds. Its token counts if there is none here."""
+        if self.record == EMPTY:
+            self.record = other.record
+        if self.unconfirmed is None:
+            self.unconfirmed = other.unconfirmed
+        self._newest = max(self._newest, other._newest)  # noqa: SLF001  the same class
+        self._sent.extend([sent for sent in other._sent if sent not in self._sent])  # noqa: SLF001  as above
 
     def use_refresh(self, granted: Granted) -> Granted:
         """Remember that the refresh token is sent; take it away if it was sent before, or is known to be an old one.

@@ -35,7 +35,7 @@ from apivideo_auth import (
     TokenRejectedError,
     TokenStoreError,
 )
-from apivideo_auth._secrets import Secret, SecretBytes, fingerprint, redact
+from apivideo_auth._secrets import Secret, SecretBytes, fingerprint, masked, redact
 from apivideo_auth.emulator import Emulator
 from apivideo_auth.stores import store_from_url
 from tests.conftest import API_KEY
@@ -234,14 +234,73 @@ def shown_by(make: object) -> str:
         lambda: Token(SECRET, "tomorrow"),
         lambda: Emulator(api_key=SECRET, ttl=-1),
         lambda: store_from_url(f"made-up://{SECRET}"),
+        lambda: TokenManager((SECRET,)),
+        lambda: TokenManager({"key": [SECRET]}),
+        lambda: TokenManager({SECRET}),
+        lambda: AuthenticatePayload((SECRET,)),
+        lambda: RefreshTokenPayload({SECRET: 1}),
+        lambda: AccessToken([SECRET.encode()], "bearer", 3600, SECRET),
+        lambda: Token((SECRET,), FAR),
+        lambda: Token(SECRET, SECRET),
+        lambda: TokenManager("made-up-key", base_url=SECRET),
+        lambda: TokenManager("made-up-key", base_url=(SECRET,)),
+        lambda: TokenManager("made-up-key", base_url=f"https://ws.api.video/{SECRET}"),
+        lambda: TokenManager("made-up-key", base_url=f"https://key:{SECRET}@ws.api.video"),
+        lambda: TokenManager("made-up-key", base_url=f"https://ws.api.video?key={SECRET}"),
+        lambda: TokenManager("made-up-key", base_url=f"https://{SECRET}:x"),
+        lambda: TokenManager("made-up-key", api=Source(f"https://key:{SECRET}@ws.api.video")),
+        lambda: TokenManager("made-up-key", application=(SECRET, SECRET)),
+        lambda: TokenManager("made-up-key", application=(SECRET * 3, "1")),
+        lambda: TokenManager("made-up-key", application={SECRET: SECRET}),
+        lambda: TokenManager("made-up-key", store=f"redis://:{SECRET}@127.0.0.1"),
+        lambda: TokenManager.from_env(api_key=SECRET, policy=5),
+        lambda: TokenManager.from_env(api_key=(SECRET,)),
+        lambda: TokenManager.from_env(api_key="made-up-key", base_url=SECRET),
+        lambda: AuthenticationApi(SECRET),
+        lambda: AuthenticationApi(application=(SECRET, SECRET)),
+        lambda: BearerAuth(Source(None), origins=[SECRET]),
     ],
-    ids=range(11),
+    ids=range(36),
 )
 def test_g09_a_failed_construction_shows_no_secret(make: object) -> None:
-    """A traceback with captured locals of a failed construction can be made and shows no secret."""
+    """A traceback with captured locals of a failed construction can be made, and shows no secret wherever it is."""
     shown = shown_by(make)
     assert "apivideo_auth" in shown
     assert SECRET not in shown
+
+
+@pytest.mark.parametrize("name", ["APIVIDEO_API_KEY", "APIVIDEO_BASE_URL", "APIVIDEO_TOKEN_STORE"])
+def test_g09_a_variable_of_the_environment_is_not_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The API key in the wrong variable, or with a blank in it, is not shown either."""
+    monkeypatch.setenv("APIVIDEO_API_KEY", "made-up-key")
+    monkeypatch.setenv(name, f"{SECRET} ")
+    shown = shown_by(lambda: TokenManager.from_env())  # noqa: PLW0108  its frame is left out
+    assert "apivideo_auth" in shown
+    assert SECRET not in shown
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("method", ["get_token", "authenticate", "refresh"])
+async def test_g09_a_string_in_the_place_of_an_object_is_not_shown(
+    clock: LoopClock, service: Service, method: str
+) -> None:
+    """A token or key that is passed as it is, instead of in its object, is a `TypeError` that does not show it."""
+    async with AuthenticationApi() as api, TokenManager("made-up-key", api=service, clock=clock) as tokens:
+        with pytest.raises(TypeError) as caught:
+            await (tokens.get_token(rejected=SECRET) if method == "get_token" else getattr(api, method)(SECRET))
+        trace = caught.value.__traceback__.tb_next
+        shown = traceback.TracebackException(TypeError, caught.value, trace, capture_locals=True)
+        assert SECRET not in "".join(shown.format())
+
+
+def test_g09_containers_are_masked_with_what_they_contain() -> None:
+    """A container keeps its type and its values; only their `repr` changes."""
+    plain = {"a": [SECRET, 5], "b": (SECRET.encode(), None), "c": {SECRET}, "d": frozenset({SECRET})}
+    hidden = masked(plain)
+    assert hidden == plain
+    assert [type(value) for value in hidden.values()] == [list, tuple, set, frozenset]
+    assert SECRET not in repr(hidden)
+    assert masked(None) is None
 
 
 async def test_g09_a_stand_ins_error_is_masked() -> None:

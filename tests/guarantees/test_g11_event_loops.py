@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from apivideo_auth import MemoryStore, TokenManager
+from apivideo_auth import MemoryStore, Token, TokenManager
 from apivideo_auth.emulator import Emulator
 from apivideo_auth.stores import FileStore
 from tests.conftest import API_KEY
@@ -65,6 +65,100 @@ def test_g11_a_renewal_that_was_cut_off_with_its_loop_is_made_again(tmp_path: Pa
     assert asyncio.run(tokens.get_token()).generation == 2
     asyncio.run(tokens.close())
     assert len(service.used_refresh_tokens) == len(set(service.used_refresh_tokens))
+
+
+END_DURING_A_RENEWAL = """
+import asyncio, gc, sys
+from apivideo_auth import TokenManager
+from apivideo_auth.stores import store_from_url
+from tests.support.doubles import ManualClock, Service
+from tests.support.time_limits import set_operation_timeout
+
+set_operation_timeout(20.0)
+clock = ManualClock()
+service = Service(clock)
+store = store_from_url(sys.argv[1]) if sys.argv[1] else None
+tokens = TokenManager("made-up-api-key", api=service, clock=clock, store=store)
+
+async def end():
+    service.gate = asyncio.Event()
+    await tokens.get_token()
+    while not service.in_flight:
+        await asyncio.sleep(0)
+
+asyncio.run(tokens.get_token())
+clock.now += 3000
+asyncio.run(end())
+gc.collect()
+assert service.in_flight == 0
+service.gate = None
+
+async def go_on():
+    # The clock stands still: a lease would never end.
+    async with asyncio.timeout(20):
+        token = await tokens.get_token(min_ttl=1000)
+    await tokens.close()
+    return token
+
+print(asyncio.run(go_on()).generation, [call.endpoint for call in service.calls])
+gc.collect()
+"""
+
+
+@pytest.mark.parametrize("store", ["", "memory:", "file"])
+def test_g11_an_event_loop_that_ends_during_a_background_renewal_leaves_nothing(tmp_path: Path, store: str) -> None:
+    """If `asyncio.run` returns while a token is renewed in the background, nothing hangs or warns. The claim has ended:
+    the next loop renews at once, with the API key, because the refresh token may have been used.
+    """
+    where = f"file://{tmp_path / 'tokens'}" if store == "file" else store
+    program = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", END_DURING_A_RENEWAL, where],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert program.stderr == ""
+    assert program.stdout == "2 ['api-key', 'refresh', 'api-key']\n"
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_g11_a_loop_that_is_closed_during_a_renewal_leaves_its_lease(shared: bool) -> None:
+    """If a loop is closed without cancelling its tasks, the renewal cannot end its claim, and ends without an error.
+    When the lease is over, the next loop renews with the API key.
+    """
+    clock = ManualClock()
+    service, store = service_for(clock), MemoryStore() if shared else None
+    tokens = TokenManager(API_KEY, api=service, clock=clock, store=store)
+    reported: list[str] = []
+
+    async def leave() -> None:
+        await tokens.get_token()
+        service.gate = asyncio.Event()
+        clock.now += 3000
+        await tokens.get_token()
+        while not service.in_flight:  # noqa: ASYNC110  a step of the event loop at a time
+            await asyncio.sleep(0)
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _loop, context: reported.append(context["message"]))
+    loop.run_until_complete(leave())
+    loop.close()
+    service.gate = None
+    clock.now += 16
+
+    async def go_on() -> Token:
+        async with asyncio.timeout(20), tokens:
+            return await tokens.get_token(min_ttl=1000)
+
+    assert asyncio.run(go_on()).generation == 2
+    del loop
+    gc.collect()
+    assert service.in_flight == 0
+    assert [call.endpoint for call in service.calls] == ["api-key", "refresh", "api-key"]
+    # Python reports a task that is pending when it is collected. Nothing else is wrong.
+    assert set(reported) == {"Task was destroyed but it is pending!"}
 
 
 @contextmanager

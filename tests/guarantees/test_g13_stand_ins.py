@@ -1,6 +1,7 @@
 """G13: whatever stands in for the api does, callers get typed errors of their own, and the account stays usable."""
 
 import asyncio
+import gc
 import logging
 from contextvars import ContextVar
 
@@ -17,7 +18,7 @@ from apivideo_auth import (
     TokenManager,
 )
 from tests.conftest import API_KEY
-from tests.support.doubles import LoopClock, Service
+from tests.support.doubles import LoopClock, ManualClock, Service
 from tests.support.faulty_store import FaultyStore
 
 
@@ -63,6 +64,64 @@ async def test_g13_an_odd_error_is_an_auth_error_for_each_caller(
         before = clock.monotonic()
         assert (await tokens.get_token()).generation == 1
         assert clock.monotonic() == before
+
+
+class OddError(BaseException):
+    """An error that is not an `Exception`."""
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("odd", [OddError, GeneratorExit, asyncio.CancelledError])
+@pytest.mark.parametrize("endpoint", ["api-key", "refresh"])
+@pytest.mark.parametrize("shared", [False, True])
+async def test_g13_an_error_that_is_not_an_exception_is_an_auth_error(
+    clock: LoopClock, service: Service, odd: type[BaseException], endpoint: str, shared: bool
+) -> None:
+    """Whatever a stand-in raises by itself ends the claim at once, and each caller gets an error of its own."""
+    store = FaultyStore() if shared else None
+    async with TokenManager(API_KEY, api=service, clock=clock, store=store, policy=RefreshPolicy(deadline=0)) as tokens:
+        if endpoint == "refresh":
+            await tokens.get_token()
+            # Too long for the current token, so that the callers wait for the renewal.
+            await asyncio.sleep(1000)
+        service.answers.append(odd())
+        before = clock.monotonic()
+        call = tokens.get_token if endpoint == "api-key" else lambda: tokens.get_token(min_ttl=3000)
+        errors = await asyncio.gather(*(call() for _ in range(3)), return_exceptions=True)
+        assert clock.monotonic() == before
+        assert [type(error) for error in errors] == [AuthConnectionError] * 3
+        assert len({id(error) for error in errors}) == 3
+        if store is not None:
+            assert store.record.claim_id is None
+            # The call may have been made.
+            assert store.record.refresh is None
+        await asyncio.sleep(61)
+        assert await call()
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("shared", [False, True])
+def test_g13_an_interruption_ends_the_program_and_the_claim(
+    caplog: pytest.LogCaptureFixture, raised: type[BaseException], shared: bool
+) -> None:
+    """A `KeyboardInterrupt` or `SystemExit` during a call ends `asyncio.run` as usual, and no claim is left."""
+    store = FaultyStore()
+    service = Service(ManualClock())
+    service.answers.append(raised())
+    tokens = TokenManager(API_KEY, api=service, clock=service.clock, store=store if shared else None)
+    with pytest.raises(raised):
+        asyncio.run(tokens.get_token())
+    if shared:
+        assert store.record.claim_id is None
+
+    async def go_on() -> None:
+        # The clock stands still: a lease would never end.
+        async with asyncio.timeout(10), tokens:
+            await tokens.get_token()
+
+    asyncio.run(go_on())
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -23,7 +23,7 @@ from tests.support.redis_server import RedisServer
 
 PREFIX = "apivideo-auth:"
 TEXTS = {"version", "claim_id"}
-SECONDS = 10
+SECONDS = 60
 """How long a test waits at most for something that normally happens at once."""
 
 FAILURE = Failure(kind="response", message="the endpoint answered 500", status=500, retry_after=2.5)
@@ -123,6 +123,17 @@ async def subscribed(server: RedisServer, account: str, count: int) -> None:
     """Return when so many stores have subscribed to an account."""
     channel = PREFIX + account
     await eventually(lambda: server.run("PUBSUB", "NUMSUB", channel) == [channel.encode(), count])
+
+
+async def confirmed(*slots: RedisSlot) -> None:
+    """Return when slots have the server's answer to their subscription.
+
+    It wakes those who wait, and the server counts a subscription before its answer arrives.
+    """
+    for slot in slots:
+        assert slot._connection is not None
+        known = slot._connection.subscription._known
+        await eventually(lambda: slot._key in known)  # noqa: B023  awaited here
 
 
 async def waiting(slot: RedisSlot, timeout: float = 60.0) -> "asyncio.Task[None]":

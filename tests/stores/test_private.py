@@ -67,3 +67,32 @@ def test_a_lost_claim_goes_on_privately() -> None:
     private.clear()
     assert private.token(10.0) is None
     assert "made-up" not in repr(private)
+
+
+def test_two_private_records_are_merged() -> None:
+    """What either of them remembers counts: sent refresh tokens, the newest commit, an event that was not answered."""
+    mine, other = PrivateRecord(), PrivateRecord()
+    other.take_over("theirs", 10.0)
+    commit = Commit(id="theirs", access=b"made-up-access", refresh=b"made-up", lifetime=60.0, remaining=60.0)
+    other.end(commit, 10.0)
+    other.unconfirmed = commit
+    other.use_refresh(granted(b"made-up-1", 100.0))
+    mine.merge(other)
+    mine.merge(mine)
+    assert mine.unconfirmed == commit
+    assert mine.token(10.0) == other.token(10.0) is not None
+    assert mine.use_refresh(granted(b"made-up-1", 100.0)).refresh is None
+    assert mine.use_refresh(granted(b"made-up-2", 99.0)).refresh is None
+    assert mine.use_refresh(granted(b"made-up-3", 100.0)).refresh == b"made-up-3"
+
+
+def test_a_private_record_in_use_is_not_replaced() -> None:
+    """A private token, and an event that was not answered, stay if another private record is added."""
+    mine, other = PrivateRecord(), PrivateRecord()
+    for private, name in ((mine, "mine"), (other, "theirs")):
+        private.take_over(name, 10.0)
+        private.unconfirmed = Commit(id=name, access=b"made-up", refresh=None, lifetime=60.0, remaining=60.0)
+        private.end(private.unconfirmed, 10.0)
+    mine.merge(other)
+    assert mine.token(10.0).version == "mine"
+    assert mine.unconfirmed.id == "mine"

@@ -20,8 +20,10 @@ from tests.stores.redis_workers import (
     PREFIX,
     SECONDS,
     apply,
+    at,
     claimed,
     committed,
+    confirmed,
     eventually,
     put,
     subscribed,
@@ -43,12 +45,12 @@ async def test_of_many_claims_one_is_granted(redis_server, slots, account):
 @pytest.mark.parametrize("end", [committed("c"), Release(id="c", retry_after=1.0, failure=FAILURE), Release(id="c")])
 async def test_the_end_of_a_claim_wakes_those_who_wait(end, redis_server, slots, account, no_polling):
     """A commit and a release end `changed` of every worker at once, by the subscription."""
-    holder = slots(RedisStore(redis_server.url), account)
-    others = [slots(RedisStore(redis_server.url), account) for _ in range(3)]
+    # At a fixed time, so that the lease does not end, however long this takes.
+    holder, *others = (at(slots(RedisStore(redis_server.url), account), 1000.0) for _ in range(4))
     await holder.claim(claimed("c"))
     for slot in others:
         await slot.claim(claimed("d"))
-    await subscribed(redis_server, account, 4)
+    await confirmed(holder, *others)
     tasks = [await waiting(slot) for slot in [holder, *others]]
     assert isinstance(await apply(holder, end), Done)
     async with asyncio.timeout(SECONDS):

@@ -82,6 +82,45 @@ async def test_after_a_failover_behind_one_name_the_new_primary_serves(own_redis
             await slot.close()
 
 
+@pytest.mark.parametrize("library", [Redis, Valkey])
+async def test_after_a_failover_a_client_that_was_passed_in_connects_again(own_redis, slots, library):
+    """An answer of a replica closes the idle connections of the client. What others do with it meanwhile goes on."""
+    with own_server() as successor:
+        async with proxy_to(own_redis.port) as proxy, library.from_url(f"redis://127.0.0.1:{proxy.port}/0") as client:
+            slot = slots(RedisStore(client))
+            await asyncio.gather(*(slot.read() for _ in range(5)), *(client.ping() for _ in range(5)))
+            async with client.pubsub() as listener, client.pipeline() as transaction:
+                await listener.subscribe("made-up")
+                await transaction.watch("made-up")
+                await eventually(lambda: len(own_redis.clients("pubsub")) == 2)
+                await subscribed(own_redis, "account", 1)
+                kept = {found["id"] for found in own_redis.clients() if found["cmd"] in ("subscribe", "watch")}
+                assert len(kept) == 3
+                own_redis.run("REPLICAOF", "127.0.0.1", "1")
+                proxy.target = successor.port
+                with pytest.raises(TokenStoreError, match="READONLY"):
+                    await slot.claim(claimed("c"))
+                assert isinstance(await slot.claim(claimed("c")), Granted)
+                assert get(successor, "account").claim_id == "c"
+                assert kept <= {found["id"] for found in own_redis.clients()}
+            await slot.close()
+
+
+async def test_a_client_is_left_alone_after_other_errors(own_redis, slots):
+    """After an error that another connection would meet as well, a client that was passed in keeps its connections."""
+    async with Redis.from_url(own_redis.url) as client:
+        own_redis.run("SET", "apivideo-auth:account", "made-up")
+        slot = slots(RedisStore(client))
+        with pytest.raises(TokenStoreError, match="WRONGTYPE"):
+            await slot.read()
+        await subscribed(own_redis, "account", 1)
+        before = [client["id"] for client in own_redis.clients()]
+        with pytest.raises(TokenStoreError, match="WRONGTYPE"):
+            await slot.read()
+        assert [client["id"] for client in own_redis.clients()] == before
+        await slot.close()
+
+
 async def test_a_client_that_retries_does_no_harm(own_redis, slots):
     """A claim and a commit whose first answers are lost are sent again by the client, and have their effect once."""
     put(own_redis, "account", Record(refresh=b"refresh"))

@@ -1,5 +1,6 @@
 """The redis-py client of a `RedisStore`: made from a URL, or passed in by the user."""
 
+import asyncio
 import inspect
 import os
 import re
@@ -28,11 +29,12 @@ _KEEPALIVE: Final = {
 
 _CODE: Final = re.compile(r"[A-Z]{3,20}\b")
 
+_READ_ONLY: Final = re.compile("READONLY|read only replica")
 # Found in the text, because redis-py, valkey-py and the versions of the server disagree on classes and codes.
 _EXPLANATIONS: Final = (
     (re.compile("WRONGTYPE"), "the key holds something other than a record (WRONGTYPE)"),
     (re.compile("NOPERM|no permissions|can't run this command"), "the user lacks a permission (ACL)"),
-    (re.compile("READONLY|read only replica"), "the server is a read-only replica (READONLY)"),
+    (_READ_ONLY, "the server is a read-only replica (READONLY)"),
     (re.compile("OOM|'maxmemory'"), "the server is out of memory (OOM)"),
     (re.compile("event loop|different loop"), "the client was used in another event loop"),
 )
@@ -146,6 +148,22 @@ def address_of(client: Client) -> str:
 def is_unknown_script(error: Exception) -> bool:
     """Return whether the server does not know the script by its hash."""
     return _NO_SCRIPT.search(str(error)) is not None
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Return whether the server is a replica, which cannot be written."""
+    return _READ_ONLY.search(str(error)) is not None
+
+
+async def close_idle(client: Client) -> None:
+    """Close the connections of a client that was passed in, except those that are in use now: those may be others'.
+
+    The client connects again by itself. Clients without one pool, such as those of a cluster, follow a failover.
+    """
+    pool: Any = getattr(client, "connection_pool", None)
+    with suppress(Exception):
+        async with asyncio.timeout(BUDGET):
+            await pool.disconnect(inuse_connections=False)
 
 
 def describe_error(error: BaseException) -> str:

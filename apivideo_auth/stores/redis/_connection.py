@@ -12,7 +12,9 @@ from apivideo_auth.stores.redis._client import (
     MAX_COMMANDS,
     Client,
     address_of,
+    close_idle,
     describe_error,
+    is_read_only,
     is_unknown_script,
     max_connections,
 )
@@ -29,16 +31,16 @@ class Connection:
     """The clients of one event loop, and the subscription for all slots.
 
     A client that is `owned` has one connection, which is closed after a failure, when it was idle, and at the end. A
-    client that was passed in is used for all commands and for the subscription, and stays open.
+    client that was passed in is used for all commands and for the subscription, and stays open. Only if it has met a
+    replica, its idle connections are closed: after a failover behind one name they lead to the old primary.
     """
 
-    def __init__(self, new_client: Callable[[], Client], *, owned: bool) -> None:
+    def __init__(self, new_client: Callable[[], Client], *, owned: bool, max_commands: int) -> None:
         self._new_client = new_client
         self._owned = owned
         # The first client has the subscription.
         self._client = new_client()
-        limit = MAX_COMMANDS if owned else max_connections(self._client) - 1
-        self._turns = asyncio.Semaphore(min(MAX_COMMANDS, limit))
+        self._turns = asyncio.Semaphore(max_commands)
         # The owned clients that no command uses, and since when; the last one is used first.
         self._free: list[tuple[Client, float]] = []
         self._closing: set[asyncio.Task[None]] = set()
@@ -80,6 +82,8 @@ class Connection:
         error = None if command.cancelled() else command.exception()
         if command.cancelled() or error is not None:
             self._discard(client)
+            if error is not None and not self._owned and is_read_only(error):
+                await close_idle(client)
             return f"no answer within {BUDGET:g} seconds" if error is None else describe_error(error)
         self._put_back(client)
         try:
@@ -154,7 +158,10 @@ class Connections:
         self._closing: set[asyncio.Task[None]] = set()
         # The event loop that uses the client that was passed in.
         self._loop: Callable[[], asyncio.AbstractEventLoop | None] = lambda: None
-        self.address = address_of(new_client())
+        client = new_client()
+        self.address = address_of(client)
+        # Commands that are sent at a time, each on its own connection. The subscription has one for itself.
+        self.max_commands = MAX_COMMANDS if owned else min(MAX_COMMANDS, max_connections(client) - 1)
 
     def join(self, key: bytes, slot: Listener) -> Connection:
         """Return the connection of the running event loop, and call `slot` back when the record of `key` changes."""
@@ -164,7 +171,9 @@ class Connections:
             self._check_loop(loop)
             # A loop that ended before its managers were closed has nothing open any more.
             self._by_loop = {other: kept for other, kept in self._by_loop.items() if not other.is_closed()}
-            connection = self._by_loop[loop] = Connection(self._new_client, owned=self._owned)
+            connection = self._by_loop[loop] = Connection(
+                self._new_client, owned=self._owned, max_commands=self.max_commands
+            )
         connection.subscription.add(key, slot)
         return connection
 

@@ -25,7 +25,9 @@ class RedisStore:
 
     A client that is passed in keeps its settings, and the user closes it. It needs `decode_responses=False` and at
     least two connections, one of them for the subscription. Its retries are harmless: a command that is sent again
-    has no further effect. It can be used in one event loop; in another one, while the first is open, operations
+    has no further effect. If a server answers that it is a read-only replica, the store closes the idle connections of
+    the client, so that after a failover behind one name it reaches the new primary; connections that are in use are
+    left alone. The client can be used in one event loop; in another one, while the first is open, operations
     raise `TokenStoreError`.
 
     Records are dated by the server's clock. An operation takes half a second at most. A record is kept for eight days
@@ -57,6 +59,11 @@ class RedisStore:
         else:
             client = check_client(url_or_client)
             self._connections = Connections(lambda: client, owned=False)
+
+    @property
+    def max_concurrent(self) -> int:
+        """The number of commands that are sent at a time; further ones wait."""
+        return self._connections.max_commands
 
     def __repr__(self) -> str:
         # Without an address if the constructor raised.
