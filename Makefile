@@ -1,6 +1,7 @@
 # make demo     sets up what it needs, and shows the main job
 # make test     sets up what it needs, and runs the tests; ARGS="-k word" runs some of them
-# make check    lints, type-checks, builds and checks the wheel
+# make check    lints, type-checks, builds and checks the wheel, and builds the site
+# make docs     builds the site of the documentation into site/
 # make verify   everything that takes longer: the targets slow, simulate, explore, floor and pythons
 # make slow     runs the slow tests, such as fleets of processes
 # make simulate runs SEEDS seeds of the simulation
@@ -19,7 +20,7 @@ JOBS ?= auto
 PYTEST := -m pytest -n $(JOBS) --dist worksteal
 SEEDS ?= 20000
 
-.PHONY: demo test check lint types imports dist verify slow simulate explore floor pythons format clean
+.PHONY: demo test check lint types imports dist docs verify slow simulate explore floor pythons format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/apivideo-auth demo
@@ -36,7 +37,7 @@ test: $(VENV)/.test
 	$(BIN)/coverage report
 endif
 
-check: lint types imports dist
+check: lint types imports dist docs
 
 lint: $(VENV)/.check
 	$(BIN)/ruff check .
@@ -55,6 +56,10 @@ dist: $(VENV)/.check
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/python .ci/check_wheel.py dist
+
+# Strict: a broken link, a missing anchor or an unknown name in the reference is an error.
+docs: $(VENV)/.docs $(VENV)/mermaid.min.js
+	MERMAID=$(VENV)/mermaid.min.js NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 verify: slow simulate explore floor pythons
 
@@ -82,15 +87,20 @@ format: $(VENV)/.check
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-* build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* build dist site .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # Each file says that something is installed, and is out of date when pyproject.toml is newer.
 $(VENV)/.demo: PACKAGES := --editable ".[cli]"
 $(VENV)/.test: PACKAGES := --editable ".[all]" --group test --group vendor
 $(VENV)/.check: PACKAGES := --editable ".[all]" --group dev
-$(VENV)/.demo $(VENV)/.test $(VENV)/.check: pyproject.toml
+$(VENV)/.docs: PACKAGES := --editable . --group docs
+$(VENV)/.demo $(VENV)/.test $(VENV)/.check $(VENV)/.docs: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet $(PACKAGES)
 	touch $@
+
+# The diagrams of the site are drawn by mermaid, which is too large to commit.
+$(VENV)/mermaid.min.js: scripts/get_mermaid.py | $(VENV)/.docs
+	$(BIN)/python scripts/get_mermaid.py $@
