@@ -1,4 +1,4 @@
-"""Each block of code in the documents, run as a reader would run it. README, recipes and testing have their own files."""
+"""Each block of code in the documents, run as a reader would run it. Three pages have test files of their own."""
 
 import asyncio
 import os
