@@ -29,6 +29,7 @@ LINK: Final = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]*)(#[^)\s]*)?(?
 LANGUAGES: Final = {".py": "python", ".yaml": "yaml", ".toml": "toml", ".lua": "lua"}
 SHOWN_BY: Final = re.compile(r"^Shown by (?:.+\n)+", re.MULTILINE)
 MERMAID: Final = "assets/mermaid.min.js"
+SCRIPTS_OF_DIAGRAMS: Final = re.compile(r'<script src="[^"]*assets/(mermaid\.min|site)\.js"></script>')
 
 _repository_paths: dict[str, str] = {}
 """The path in the repository of each page that is generated, by the path of the page in the site."""
@@ -88,7 +89,7 @@ def _tests(match: re.Match[str]) -> str:
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:  # noqa: ARG001  mkdocs' signature
     """Load mermaid on pages with diagrams only: it is large."""
-    return output if 'class="mermaid"' in output else re.sub(rf'<script src="[^"]*{MERMAID}"></script>', "", output)
+    return output if 'class="mermaid"' in output else SCRIPTS_OF_DIAGRAMS.sub("", output)
 
 
 def _targets(path: str, text: str) -> Iterator[str]:

@@ -103,9 +103,9 @@ def test_the_threat_model_names_tests_that_exist() -> None:
     named = set(re.findall(r"`(test_\w+)`", THREATS))
     assert len(named) > 15
     assert named <= every
-    table = THREATS.partition("## Attackers")[2].partition("## Out")[0]
-    rows = [line for line in table.splitlines() if line.startswith("| ")][2:]
-    assert all("test_" in row.split("|")[4] for row in rows)
+    threats = THREATS.partition("## Threats")[2].partition("## Out")[0].split("\n### ")[1:]
+    assert len(threats) == 15
+    assert all("\n\nShown by " in threat for threat in threats)
 
 
 def test_the_readme_of_the_package_has_no_link_into_the_repository() -> None:
