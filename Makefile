@@ -2,12 +2,13 @@
 # make test     sets up what it needs, and runs the tests; ARGS="-k word" runs some of them
 # make check    lints, type-checks, builds and checks the wheel, and builds the site
 # make docs     builds the site of the documentation into site/
-# make verify   everything that takes longer: the targets slow, simulate, explore, floor and pythons
+# make verify   everything that takes longer: the targets slow, simulate, explore, floor, pythons and wheels
 # make slow     runs the slow tests, such as fleets of processes
 # make simulate runs SEEDS seeds of the simulation
 # make explore  visits every interleaving of three workers
 # make floor    runs the tests on the lowest versions that pyproject.toml allows
 # make pythons  runs the tests on every Python of this machine
+# make wheels   installs the wheel alone on every Python of this machine, and uses it
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,7 +21,7 @@ JOBS ?= auto
 PYTEST := -m pytest -n $(JOBS) --dist worksteal
 SEEDS ?= 20000
 
-.PHONY: demo test check lint types imports dist docs verify slow simulate explore floor pythons format clean
+.PHONY: demo test check lint types imports dist docs verify slow simulate explore floor pythons wheels format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/apivideo-auth demo
@@ -61,7 +62,7 @@ dist: $(VENV)/.check
 docs: $(VENV)/.docs $(VENV)/mermaid.min.js
 	MERMAID=$(VENV)/mermaid.min.js NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-verify: slow simulate explore floor pythons
+verify: slow simulate explore floor pythons wheels
 
 # One after another: a fleet has many processes itself.
 slow: $(VENV)/.test
@@ -81,6 +82,15 @@ floor: $(VENV)/.test
 
 pythons: $(VENV)/.test
 	.ci/pythons $(BIN) -n $(JOBS) --dist worksteal $(ARGS)
+
+wheels: dist
+	@for version in 3.11 3.12 3.13 3.14; do \
+	  for python in python$$version $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python; do \
+	    if $$python -c '' 2>/dev/null; then \
+	      echo "Python $$version: $$python"; $$python .ci/check_wheel.py dist || exit 1; break; \
+	    fi; \
+	  done; \
+	done
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .

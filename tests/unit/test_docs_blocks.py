@@ -119,15 +119,6 @@ def test_the_commands_of_the_documents_exist(page: str, name: str, arguments: st
     assert {word for word in arguments.split() if word.startswith("--")} <= known, page
 
 
-@pytest.mark.parametrize(
-    ("page", "program"),
-    sorted({(page, program) for page, text in TEXTS.items() for program in re.findall(r"python (examples/\S+)", text)}),
-)
-def test_the_programs_of_the_documents_exist(page: str, program: str) -> None:
-    """Each example that a command line runs is in the repository."""
-    assert (ROOT / program).exists(), page
-
-
 async def test_getting_started_with_the_commands_own_server(tmp_path: Path) -> None:
     """The first program of "Getting started" works against `apivideo-auth serve` as the page starts it."""
     page = TEXTS["docs/getting-started.md"]
