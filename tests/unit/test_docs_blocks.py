@@ -107,7 +107,9 @@ COMMANDS = sorted(
         (page, found[1], found[2])
         for page, text in TEXTS.items()
         for console in re.findall(r"```console\n(.*?)```", text, re.DOTALL)
-        for found in re.finditer(r"apivideo-auth (\w+)((?: +(?!-- |#)[^\s|)]+)*)", console)
+        for found in re.finditer(
+            r"(?:^\$ |\$\(|\| )apivideo-auth (\w+)((?: +(?!-- |#)[^\s|)]+)*)", console, re.MULTILINE
+        )
     }
 )
 
