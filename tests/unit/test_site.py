@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import re
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
@@ -78,6 +79,30 @@ def test_the_page_on_events_has_every_event() -> None:
     assert named == set(events.__all__) - {"Event", "EventHandler"}
     instruments = r"^\| `(apivideo_auth\.\S+)` \| ([^|]+) \|"
     assert re.findall(instruments, page, re.MULTILINE) == re.findall(instruments, otel.__doc__ or "", re.MULTILINE)
+
+
+def test_the_page_on_events_shows_records_of_the_log() -> None:
+    """The log lines of docs/watch.md are written as the package writes them."""
+    page = (DOCS / "watch.md").read_text("utf-8")
+    renewed = events.TokenRenewed(
+        endpoint="/auth/api-key",
+        reason="first",
+        seconds=0.08,
+        generation=1,
+        expires_at=datetime(2030, 1, 1, tzinfo=UTC),
+        lifetime=3600,
+        lifetime_assumed=False,
+    )
+    failed = events.RenewalFailed(
+        endpoint="/auth/refresh",
+        error_class="AuthResponseError",
+        cause="https://ws.api.video/auth/refresh responded with status 503 (Service Unavailable)",
+        failures=1,
+        still_serving=True,
+        next_try_in=0.4,
+    )
+    assert f"INFO:apivideo_auth:{renewed.message}\n" in page
+    assert f"WARNING:apivideo_auth:{failed.message}\n" in page
 
 
 @pytest.mark.parametrize(("guarantee", "text"), GUARANTEES)
