@@ -65,7 +65,7 @@ def test_the_page_on_errors_has_every_error() -> None:
     errors = {name for name in apivideo_auth.__all__ if name.endswith("Error")} - {"AuthError"}
     assert set(sections) == errors
     for name, text in sections.items():
-        words = re.findall(r"^\*\*(.+?):\*\*", text, re.MULTILINE)
+        words = re.findall(r"^- \*\*(.+?):\*\*", text, re.MULTILINE)
         assert words == ["When", "`retryable`", "What to do"]
         error = getattr(apivideo_auth, name)
         (retryable,) = re.findall(r"\*\*`retryable`:\*\* (\w+)", text)
