@@ -1,6 +1,6 @@
 """An extension of griffe: the classes of attrs get the signature that they have at run time.
 
-griffe reads the source alone and knows dataclasses only. The reference of the site shows these signatures, and the class's
+griffe reads the source alone, and knows dataclasses only. The reference of the site shows these signatures; a class's
 docstring describes the fields.
 """
 
@@ -23,7 +23,7 @@ class Attrs(griffe.Extension):
         kind = griffe.ParameterKind.keyword_only if keyword_only else griffe.ParameterKind.positional_or_keyword
         parameters = [griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword)]
         for field in cls.attributes.values():
-            if "property" in field.labels or field.annotation is None or "ClassVar" in str(field.annotation):
+            if field.annotation is None or "instance-attribute" not in field.labels:
                 continue
             parameters.append(
                 griffe.Parameter(field.name, annotation=field.annotation, kind=kind, default=_default(field.value))
