@@ -243,7 +243,7 @@ class Refresher:
             try:
                 outcome = await renewer.renew(request)
             except Exception as error:  # noqa: BLE001  as if a call had failed
-                # A store that breaks its protocol. Callers get errors of their own, and the renewals back off.
+                # A mistake of this package. Callers get errors of their own, and the renewals back off.
                 failure = failure_from(error)
                 _logger.warning("a renewal failed unexpectedly: %s", failure.message)
                 wait = backoff_after(failure, failures=request.failures + 1, jitter=self._jitter())

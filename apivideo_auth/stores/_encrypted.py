@@ -13,6 +13,7 @@ swapped. An older ciphertext of the same part does decrypt: somebody who can wri
 import os
 import re
 from collections.abc import Callable
+from types import UnionType
 from typing import Final, Literal, TypeAlias
 
 from attrs import evolve
@@ -129,6 +130,12 @@ class NoCipher:
         return SecretBytes(stored) if is_token else None
 
 
+def _check_answer(answer: object, kind: type | UnionType) -> None:
+    """Raise `TokenStoreError` if a store, which may be the user's own, answers what the protocol does not provide."""
+    if not isinstance(answer, kind):
+        raise TokenStoreError(f"the token store answered with a {type(answer).__name__}")
+
+
 def _encoded(text: str) -> SecretBytes:
     return SecretBytes(text.encode("utf-8", "surrogatepass"))
 
@@ -153,16 +160,21 @@ class EncryptedSlot:
 
     async def read(self) -> SharedToken | None:
         """Return the record's token, if it still lives."""
-        return self._decrypted(await self._slot.read())
+        token = await self._slot.read()
+        if token is not None:
+            _check_answer(token, SharedToken)
+        return self._decrypted(token)
 
     async def claim(self, event: Claim) -> ClaimAnswer:
         """Ask for the right to renew. Raises `TokenStoreError` if the record has another foreign token each time."""
         answer = await self._slot.claim(event)
+        _check_answer(answer, ClaimAnswer)
         if isinstance(answer, Changed):
             token = self._decrypted(answer.token)
             if token is not None:
                 return Changed(token=token)
             answer = await self._slot.claim(evolve(event, seen=answer.token.version))
+            _check_answer(answer, ClaimAnswer)
         if isinstance(answer, Changed):
             token = self._decrypted(answer.token)
             if token is None:
@@ -199,6 +211,7 @@ class EncryptedSlot:
         return None if refresh is None else self._cipher.encrypt("refresh", refresh)
 
     def _ended(self, answer: EndAnswer) -> EndAnswer:
+        _check_answer(answer, EndAnswer)
         return ClaimLost(token=self._decrypted(answer.token)) if isinstance(answer, ClaimLost) else answer
 
     def _decrypted(self, token: SharedToken | None) -> SharedToken | None:

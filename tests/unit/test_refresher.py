@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from apivideo_auth import AuthConnectionError, AuthError, MemoryStore, RefreshPolicy, TokenManager
+from apivideo_auth import AuthConnectionError, AuthError, MemoryStore, RefreshPolicy, Token, TokenManager, events
 from apivideo_auth._record import Changed, SharedToken
+from apivideo_auth.stores._account import FailoverAccount
 from tests.conftest import API_KEY
 from tests.support.doubles import LoopClock, Service
 from tests.support.faulty_store import FaultyStore
@@ -123,22 +124,47 @@ async def test_a_stand_in_that_misbehaves_is_a_failure_like_any_other(clock: Loo
     assert len(service.calls) < 30
 
 
-async def test_a_store_that_breaks_its_protocol_is_a_failure_like_any_other(clock: LoopClock, service: Service) -> None:
-    """If a store answers nonsense, callers get errors of their own, and the backoff grows from one try to the next."""
-    claims = []
+@pytest.mark.parametrize("operation", ["claim", "commit", "release", "read"])
+@pytest.mark.parametrize("answer", [Changed(token=None), "nonsense", 7], ids=repr)
+async def test_a_store_that_answers_nonsense_is_down(
+    clock: LoopClock, service: Service, operation: str, answer: object
+) -> None:
+    """If a store answers what its protocol does not provide, the manager continues without it and reports it once."""
+    emitted: list[events.Event] = []
 
     class OddStore(MemoryStore):
         def open(self, account: str, **kwargs: Any) -> Any:
             slot: Any = super().open(account, **kwargs)
 
-            async def claim(event: object) -> object:
-                claims.append(event)
-                return Changed(token=None)
+            async def answer_nonsense(*_event: object) -> object:
+                return answer
 
-            slot.claim = claim
+            setattr(slot, operation, answer_nonsense)
             return slot
 
-    async with TokenManager(API_KEY, api=service, clock=clock, store=OddStore()) as tokens:
+    service.answers.append(AuthConnectionError("made-up outage"))
+    manager = TokenManager(API_KEY, api=service, clock=clock, store=OddStore(), on_event=emitted.append)
+    async with manager as tokens:
+        found = await asyncio.gather(*(tokens.get_token() for _ in range(3)), return_exceptions=True)
+        assert all(isinstance(token, Token) for token in found)
+        await asyncio.sleep(60)
+    assert 2 <= len(service.calls) <= 4
+    degraded = [event for event in emitted if isinstance(event, events.StoreDegraded)]
+    assert len(degraded) == 1 or operation == "read"
+
+
+async def test_a_mistake_of_the_package_is_a_failure_like_any_other(
+    clock: LoopClock, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a renewal fails unexpectedly, callers get errors of their own, and the backoff grows from try to try."""
+    claims = []
+
+    async def claim(_account: object, event: object, _slot: object) -> object:
+        claims.append(event)
+        raise RuntimeError("made-up mistake")
+
+    monkeypatch.setattr(FailoverAccount, "claim", claim)
+    async with TokenManager(API_KEY, api=service, clock=clock, store=MemoryStore()) as tokens:
         errors = await asyncio.gather(*(tokens.get_token() for _ in range(3)), return_exceptions=True)
     assert all(isinstance(error, AuthError) for error in errors)
     assert len({id(error) for error in errors}) == 3
