@@ -5,8 +5,9 @@ the list of these answers, and its next step is found by running it again up to 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
+from types import coroutine
 from typing import Any, Final, NoReturn, TypeAlias
 from unittest.mock import patch
 
@@ -52,8 +53,10 @@ class Replayed:
     claim_id: str
 
 
-class _NoReplyError(BaseException):
-    """The replies are used up."""
+@coroutine
+def _suspend() -> Generator[None]:
+    """Suspend the renewal: the replies are used up."""
+    yield
 
 
 class _Clock:
@@ -77,12 +80,10 @@ class _Environment:
     claim_ids: set[str] = field(factory=set[str])
     asked: Step | None = None
 
-    def _reply(self, step: Step) -> Any:
-        if self.asked is not None:
-            return None  # the replay has ended, and `renew` only cleans up
+    async def _reply(self, step: Step) -> Any:
         if not self.replies:
             self.asked = step
-            raise _NoReplyError
+            await _suspend()
         reply = self.replies.pop(0)
         self.clock.now += reply.seconds
         if isinstance(reply.answer, Cancelled):
@@ -93,25 +94,25 @@ class _Environment:
 
     async def claim(self, event: Claim) -> ClaimAnswer:
         self.claim_ids.add(event.id)
-        answer: ClaimAnswer = self._reply(event)
+        answer: ClaimAnswer = await self._reply(event)
         return answer
 
     async def commit(self, event: Commit) -> EndAnswer:
         self.claim_ids.add(event.id)
-        answer: EndAnswer = self._reply(event)
+        answer: EndAnswer = await self._reply(event)
         return answer
 
     async def release(self, event: Release) -> EndAnswer:
         self.claim_ids.add(event.id)
-        answer: EndAnswer = self._reply(event)
+        answer: EndAnswer = await self._reply(event)
         return answer
 
     async def authenticate(self, payload: AuthenticatePayload) -> AccessToken:
-        answer: AccessToken = self._reply(Call(None))
+        answer: AccessToken = await self._reply(Call(None))
         return answer
 
     async def refresh(self, payload: RefreshTokenPayload) -> AccessToken:
-        answer: AccessToken = self._reply(Call(payload.refresh_token.encode()))
+        answer: AccessToken = await self._reply(Call(payload.refresh_token.encode()))
         return answer
 
     async def read(self) -> SharedToken | None:
@@ -167,15 +168,14 @@ def replay(request: RenewalRequest, *replies: Reply) -> Replayed:
 
 
 def _run(renewer: Renewer, request: RenewalRequest, environment: _Environment) -> Step:
-    coroutine = renewer.renew(request)
+    renewal = renewer.renew(request)
     try:
-        coroutine.send(None)
+        renewal.send(None)
     except StopIteration as returned:
         outcome: Outcome = returned.value
         return outcome
-    except _NoReplyError:
-        assert environment.asked is not None
-        return environment.asked
     except asyncio.CancelledError:
         return Cancelled()
-    raise AssertionError("a renewal waits for nothing but its replies")
+    renewal.close()
+    assert environment.asked is not None, "a renewal waits for nothing but its replies"
+    return environment.asked

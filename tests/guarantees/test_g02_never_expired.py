@@ -54,7 +54,7 @@ async def test_g02_lifetime_counts_from_when_the_request_was_sent(clock: LoopClo
     assert token.remaining() == pytest.approx(3595.0)
 
 
-@pytest.mark.parametrize("lifetime", [1, 2, 5, 11, 30, 60, 3599, 3600, 86_400])
+@pytest.mark.parametrize("lifetime", [1, 2, 5, 11, 30, 60, 3599, 3600, 20_000])
 async def test_g02_every_lifetime_works(clock: LoopClock, service: Service, lifetime: int) -> None:
     """Whatever the lifetime, each token handed out over ten lifetimes has its leeway left, and renewals stay few."""
     service.lifetime = lifetime

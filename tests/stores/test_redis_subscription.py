@@ -149,7 +149,7 @@ async def test_a_silent_server_is_pinged_and_a_lost_answer_ends_the_subscription
     pong = {"type": "pong", "channel": None, "data": b""}
     client = FakeClient([None, pong], [])
     running = subscription(client, listener)
-    await eventually(lambda: len(client.made_at) == 2, within=1000)
+    await asyncio.sleep(60)
     await running.stop()
     began = client.made_at[0]
     assert client.pings[1] - began == pytest.approx(30, abs=0.1)
@@ -171,10 +171,10 @@ async def test_reconnect_delays_double_and_are_reset(listener, monkeypatch):
 
     client = FailingClient()
     running = subscription(client, listener)
-    await eventually(lambda: len(client.made_at) == 11, within=1000)
+    await asyncio.sleep(200)
     await running.stop()
     made = client.made_at
-    delays = [after - before - last for before, after, last in zip(made, made[1:], lasted, strict=False)]
+    delays = [after - before - last for before, after, last in zip(made, made[1:11], lasted, strict=False)]
     assert delays == pytest.approx([0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 0.5, 1.0])
 
 
