@@ -173,9 +173,21 @@ class TokenManager:
         `RuntimeError` if the manager is in use in another event loop, which is still open.
         """
         state = self._state
-        if rejected is None and min_ttl is None and self._monotonic() < state.fresh_until:
+        # The fast path: a fresh token that suits the caller. Every other case is the refresher's.
+        if rejected is None and min_ttl is None:
+            if self._monotonic() < state.fresh_until:
+                assert state.token is not None
+                return state.token
+        elif rejected is None:
+            assert min_ttl is not None
+            if type(min_ttl) in (int, float) and 0 <= min_ttl < state.fresh_until - self._monotonic():
+                assert state.token is not None
+                return state.token
+        elif min_ttl is None and type(rejected) is Token and self._monotonic() < state.fresh_until:
             assert state.token is not None
-            return state.token
+            if rejected.access_token != state.token.access_token:
+                state.rejections += 1
+                return state.token
         if rejected is not None or min_ttl is not None:
             rejected = masked(rejected)
             _check_arguments(rejected, min_ttl)

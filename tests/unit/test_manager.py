@@ -18,6 +18,7 @@ from apivideo_auth import (
     TokenManager,
     TokenRejectedError,
 )
+from apivideo_auth._refresher import Refresher
 from apivideo_auth.events import RefreshTokenRejected, RenewalFailed, TokenAdopted, TokenRenewed
 from tests.conftest import API_KEY
 from tests.support.doubles import LoopClock, Service
@@ -138,6 +139,39 @@ async def test_a_token_of_before_is_not_adopted_again(clock: LoopClock, service:
         await asyncio.sleep(10)
         async with TokenManager(API_KEY, api=service, clock=clock, store=store) as other:
             assert (await other.get_token(rejected=token)).access_token != token.access_token
+
+
+@virtual_time
+async def test_a_fresh_token_that_suits_is_given_without_the_refresher(
+    clock: LoopClock, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller whose `min_ttl` or `rejected` the fresh token meets gets it at once; any other caller does not."""
+    asked = []
+
+    async def get(_refresher: object, rejected: object, min_ttl: object) -> None:
+        asked.append((rejected is not None, min_ttl))
+
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        old = await tokens.get_token()
+        await asyncio.sleep(2)
+        token = await tokens.get_token(rejected=old)
+        monkeypatch.setattr(Refresher, "get", get)
+        for min_ttl in (0, 60, 60.0, 2600):
+            assert await tokens.get_token(min_ttl=min_ttl) is token
+        before = tokens.status().rejections
+        assert await tokens.get_token(rejected=old) is token
+        assert tokens.status().rejections == before + 1
+        assert asked == []
+        await tokens.get_token(min_ttl=2900)
+        await tokens.get_token(rejected=token)
+        await tokens.get_token(rejected=old, min_ttl=60)
+        await asyncio.sleep(2900)
+        await tokens.get_token(min_ttl=60)
+        await tokens.get_token(rejected=old)
+        assert asked == [(False, 2900), (True, None), (True, 60), (False, 60), (True, None)]
+        for wrong in (True, -1, float("nan"), "60"):
+            with pytest.raises((TypeError, ValueError), match="min_ttl"):
+                await tokens.get_token(min_ttl=wrong)  # type: ignore[arg-type]
 
 
 @virtual_time
