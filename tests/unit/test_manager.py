@@ -165,7 +165,7 @@ async def test_a_fresh_token_that_suits_is_given_without_the_refresher(
         await tokens.get_token(min_ttl=2900)
         await tokens.get_token(rejected=token)
         await tokens.get_token(rejected=old, min_ttl=60)
-        await asyncio.sleep(2900)
+        clock.asleep = 2950
         await tokens.get_token(min_ttl=60)
         await tokens.get_token(rejected=old)
         assert asked == [(False, 2900), (True, None), (True, 60), (False, 60), (True, None)]
