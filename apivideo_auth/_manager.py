@@ -244,7 +244,7 @@ class TokenManager:
         is in use in another event loop, which is still open.
         """
         self._refresher.check_loop()
-        if self._closed is not None:
+        if self._closed is not None and (self._closed.done() or not self._closed.get_loop().is_closed()):
             if not self._closed.done():
                 await asyncio.shield(self._closed)
             return

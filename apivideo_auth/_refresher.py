@@ -39,6 +39,8 @@ WATCH_INTERVAL: Final = 0.05
 """Seconds between looks at the record, at least, while a caller waits for a backoff to end."""
 CLEANUP_TIMEOUT: Final = 1.5
 """Seconds that a cancelled renewal has to end its claim in a store."""
+CANCELLED_PAUSE: Final = 1.0
+"""Seconds until the next renewal, at least, after foreign code has cancelled one."""
 
 _Task: TypeAlias = asyncio.Task[Outcome | None]
 
@@ -76,6 +78,7 @@ class Refresher:
         self._task: _Task | None = None
         # Whether the task only looks at the record or waits for another worker, so that close() can cancel it at once.
         self._only_waits = False
+        self._was_cancelled = False
         self._waiters: set[asyncio.Future[None]] = set()
 
     @property
@@ -105,6 +108,7 @@ class Refresher:
             )
         # Its tasks and timers ended with it.
         self._loop = self._renewer = self._task = self._timer = None
+        self._was_cancelled = False
         self._waiters.clear()
 
     @property
@@ -147,6 +151,8 @@ class Refresher:
         backoff = state.active_backoff(now)
         if task is not None:
             await self._join(task)
+        elif self._was_cancelled:
+            await self._join(self._start(self._pause()))
         elif backoff is None:
             reason: events.Reason = "first" if state.current is None else "expired"
             outcome = await self._join(self._start(self._renew(reason, state.request(now))))
@@ -223,12 +229,11 @@ class Refresher:
 
     def _on_task_done(self) -> None:
         task = self._task
-        # Only the end of the event loop cancels the task of a manager that is open. A timer would start another one.
-        loop_ends = task is not None and task.cancelled()
+        # The event loop ends, or foreign code has cancelled the task. A loop that ends is closed before the next try.
+        self._was_cancelled = task is not None and task.cancelled() and not self._state.closed
         if self._in_flight() is None:
             self._task = None
-        if not loop_ends:
-            self._schedule()
+        self._schedule(at_least=CANCELLED_PAUSE if self._was_cancelled else MIN_DELAY)
         self._wake()
 
     async def _renew(  # noqa: C901, PLR0911  one branch for each outcome
@@ -292,6 +297,10 @@ class Refresher:
         token = await self._bound.slot.read()
         if token is not None and token.version != request.version and request.should_adopt(token):
             self._adopt(token, asked_at)
+
+    async def _pause(self) -> None:
+        self._only_waits = True
+        await asyncio.sleep(CANCELLED_PAUSE)
 
     async def _watch(self, timeout: float) -> None:
         """Wait until another worker has committed, for `timeout` seconds at most, and look at the record."""
@@ -372,14 +381,14 @@ class Refresher:
 
     # The timer: a usable token is renewed although nobody asks.
 
-    def _schedule(self) -> None:
+    def _schedule(self, *, at_least: float = MIN_DELAY) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         due = self._state.renewal_due()
         if due is None or self._renewer is None or self._loop is None or self._in_flight() is not None:
             return
-        delay = min(max(MIN_DELAY, due - self._now()), MAX_TIMER_DELAY)
+        delay = min(max(at_least, due - self._now()), MAX_TIMER_DELAY)
         self._timer = self._loop.call_at(self._loop.time() + delay, self._on_timer, context=Context())
 
     def _on_timer(self) -> None:

@@ -6,6 +6,7 @@ have a `cause`, the text of the failure alone.
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Final, Literal, TypeAlias, assert_never
 
@@ -180,7 +181,7 @@ logger.addHandler(logging.NullHandler())
 
 
 def log(event: Event) -> None:
-    """Write an event to the logger `apivideo_auth`."""
+    """Write an event to the logger `apivideo_auth`. A filter or handler of the program that raises has no effect."""
     match event:
         case RenewalFailed() | RefreshTokenRejected() | StoreDegraded() | StoreRecovered():
             level = logging.WARNING
@@ -190,12 +191,16 @@ def log(event: Event) -> None:
             level = logging.INFO
         case TokenAdopted():
             level = logging.DEBUG
-    logger.log(level, "%s", event.message)
+    with suppress(Exception):
+        logger.log(level, "%s", event.message)
 
 
 def deliver(handler: EventHandler, event: Event) -> None:
     """Call an event handler. If it raises, that is logged and has no other effect."""
     try:
         handler(event)
-    except Exception:
-        logger.exception("an event handler failed on %s", type(event).__name__)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        with suppress(Exception):
+            logger.exception("an event handler failed on %s", type(event).__name__)

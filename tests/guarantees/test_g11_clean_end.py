@@ -175,7 +175,7 @@ def test_g11_another_event_loop_is_one_clear_error() -> None:
         return tokens
 
     async def misuse(tokens: TokenManager) -> None:
-        for work in (lambda: tokens.get_token(min_ttl=1), tokens.close, tokens.__aenter__):
+        for work in (lambda: tokens.get_token(min_ttl=3000), tokens.close, tokens.__aenter__):
             with pytest.raises(RuntimeError, match="another event loop"):
                 await work()
         with pytest.raises(RuntimeError, match="another event loop"):

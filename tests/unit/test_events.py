@@ -1,5 +1,6 @@
 """Events: their sentences, and the log records that say the same."""
 
+import asyncio
 import logging
 import re
 import subprocess
@@ -128,6 +129,41 @@ def test_a_handler_that_raises_changes_nothing(caplog: pytest.LogCaptureFixture)
     events.deliver(handler, events.StoreRecovered(seconds=1.0))
     assert "an event handler failed on StoreRecovered" in caplog.text
     assert "LookupError: made-up" in caplog.text
+
+
+def test_a_handler_that_raises_a_cancellation_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """A handler that asks a cancelled future for its result does not cancel the manager's task."""
+
+    def handler(_event: events.Event) -> None:
+        raise asyncio.CancelledError
+
+    events.deliver(handler, events.StoreRecovered(seconds=1.0))
+    assert "an event handler failed on StoreRecovered" in caplog.text
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_a_handler_may_end_the_program(interruption: type[BaseException]) -> None:
+    """Ctrl-C and `sys.exit()` in an event handler end the program as anywhere else."""
+
+    def handler(_event: events.Event) -> None:
+        raise interruption
+
+    with pytest.raises(interruption):
+        events.deliver(handler, events.StoreRecovered(seconds=1.0))
+
+
+def test_a_logging_filter_that_raises_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filter or handler of the program's logging that raises reaches neither callers nor the renewal."""
+
+    def raise_an_error(_record: logging.LogRecord) -> bool:
+        raise LookupError("made-up")
+
+    def handler(_event: events.Event) -> None:
+        raise LookupError("made-up")
+
+    monkeypatch.setattr(events.logger, "filters", [raise_an_error])
+    events.log(events.StoreRecovered(seconds=1.0))
+    events.deliver(handler, events.StoreRecovered(seconds=1.0))
 
 
 PROGRAM = """

@@ -6,11 +6,21 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from apivideo_auth import AuthConnectionError, AuthError, MemoryStore, RefreshPolicy, Token, TokenManager, events
+from apivideo_auth import (
+    AccessToken,
+    AuthConnectionError,
+    AuthError,
+    ManagerClosedError,
+    MemoryStore,
+    RefreshPolicy,
+    Token,
+    TokenManager,
+    events,
+)
 from apivideo_auth._record import Changed, SharedToken
 from apivideo_auth.stores._account import FailoverAccount
 from tests.conftest import API_KEY
-from tests.support.doubles import LoopClock, Service
+from tests.support.doubles import Call, LoopClock, Service
 from tests.support.faulty_store import FaultyStore
 
 pytestmark = pytest.mark.virtual_time
@@ -170,6 +180,45 @@ async def test_a_mistake_of_the_package_is_a_failure_like_any_other(
     assert len({id(error) for error in errors}) == 3
     assert len(claims) < 20
     assert service.calls == []
+
+
+async def test_a_renewal_that_foreign_code_cancels_is_made_again(clock: LoopClock, service: Service) -> None:
+    """If foreign code cancels the background renewal, another one follows, although nobody asks for a token."""
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        await tokens.get_token()
+        service.gate = asyncio.Event()
+        while len(service.calls) < 2:  # noqa: ASYNC110  virtual time
+            await asyncio.sleep(5)
+        (renewal,) = (task for task in asyncio.all_tasks() if task.get_name() == "apivideo-auth-renewal")
+        renewal.cancel()
+        service.gate = None
+        await asyncio.sleep(5)
+        assert len(service.calls) == 3
+        assert tokens.status().generation == 2
+
+
+async def test_a_stand_in_that_cancels_the_renewal_is_called_once_a_second(clock: LoopClock) -> None:
+    """A stand-in that cancels the task it runs in does not make callers spin, and close() ends their wait at once."""
+
+    class CancellingService(Service):
+        async def authenticate(self, _payload: object) -> AccessToken:
+            self.calls.append(Call(clock.monotonic(), "api-key"))
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(0)
+            raise AssertionError("the task was cancelled")
+
+    service = CancellingService(clock)
+    tokens = TokenManager(API_KEY, api=service, clock=clock)
+    caller = asyncio.create_task(tokens.get_token())
+    await asyncio.sleep(4.5)
+    assert 4 <= len(service.calls) <= 6
+    before = clock.monotonic()
+    await tokens.close()
+    with pytest.raises(ManagerClosedError):
+        await caller
+    assert clock.monotonic() == before
 
 
 async def test_close_does_not_wait_for_anothers_renewal(clock: LoopClock, service: Service) -> None:
