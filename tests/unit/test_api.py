@@ -2,10 +2,13 @@
 
 import asyncio
 import gc
+import gzip
 import json
 import logging
 import socket
 import ssl
+import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -473,3 +476,33 @@ async def test_each_call_has_a_connection_of_its_own() -> None:
         for _ in range(3):
             await api.authenticate(KEY)
     assert len({peer for peer, _ in peers}) == 3
+
+
+async def test_a_connection_with_an_endless_response_is_not_kept() -> None:
+    """A connector that was passed keeps no connection on which the rest of a response would still arrive."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(b" " * 65_536)
+        return response
+
+    async with serving(handle) as url, aiohttp.TCPConnector() as connector:
+        async with AuthenticationApi(url, connector=connector) as api:
+            with pytest.raises(InvalidResponseError, match="longer than 65536"):
+                await api.authenticate(KEY)
+        assert not connector._acquired
+        assert not any(connector._conns.values())
+
+
+@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+async def test_a_compressed_response_is_read(encoding: str, compress: Callable[[bytes], bytes]) -> None:
+    """A server that compresses although nobody asked for it is understood."""
+
+    async def handle(_request: web.Request) -> web.Response:
+        return web.Response(body=compress(json.dumps(ANSWER).encode()), headers={"Content-Encoding": encoding})
+
+    async with serving(handle) as url, AuthenticationApi(url) as api:
+        assert await api.authenticate(KEY) == TOKEN

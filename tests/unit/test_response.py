@@ -2,10 +2,13 @@
 
 import gzip
 import json
+import time
+import tracemalloc
 import zlib
 
 import pytest
 
+from apivideo_auth import SANDBOX
 from apivideo_auth._failure import Failure
 from apivideo_auth._models import AccessToken, BadRequest, access_token_from, bad_request_from
 from apivideo_auth._response import MAX_BODY_SIZE, parse_response, retry_after
@@ -235,3 +238,85 @@ def test_structuring_takes_objects_alone() -> None:
     problem = {"type": "t", "title": "T", "name": "n", "status": 400}
     assert bad_request_from(problem | {"problems": [problem, 5]}) == BadRequest("t", "T", "n", 400)
     assert bad_request_from({"type": 5, "title": None, "status": True}) == BadRequest()
+
+
+def test_a_body_that_is_large_once_decompressed_takes_little_memory() -> None:
+    """Not more than the limit is decompressed, so that a small body cannot fill the memory."""
+    body = gzip.compress(bytes(50_000_000), compresslevel=9)
+    assert len(body) <= MAX_BODY_SIZE
+    tracemalloc.start()
+    try:
+        failure = read(body, headers={"Content-Encoding": "gzip"})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert isinstance(failure, Failure)
+    assert "longer than 65536 bytes" in failure.message
+    assert peak < 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("status", "path", "origin", "headers", "kind", "message"),
+    [
+        (400, "/auth/api-key", ORIGIN, {}, "credentials", f"{ORIGIN} rejected the API key: is it a sandbox key, or"),
+        (403, "/auth/api-key", SANDBOX, {}, "credentials", f"{SANDBOX} rejected the API key: is it a production key,"),
+        (401, "/auth/refresh", ORIGIN, {}, "credentials", f"{ORIGIN} rejected the refresh token: it was used before"),
+        (429, "/auth/refresh", ORIGIN, {}, "rate_limited", "responded with status 429, too many requests"),
+        (429, "/auth/refresh", ORIGIN, {"Retry-After": "0"}, "rate_limited", "status 429, too many requests"),
+        (429, "/auth/refresh", ORIGIN, {"Retry-After": "0.5"}, "rate_limited", "requests; try again in 1 seconds"),
+        (429, "/auth/refresh", ORIGIN, {"Retry-After": "7.5"}, "rate_limited", "requests; try again in 8 seconds"),
+        (402, "/auth/refresh", ORIGIN, {}, "response", f"{ORIGIN}/auth/refresh responded with status 402"),
+        (503, "/auth/refresh", ORIGIN, {"Retry-After": "3"}, "response", "status 503; try again in 3 seconds"),
+        (404, "/auth/refresh", ORIGIN, {}, "response", "404: no token endpoint is there; check the base URL"),
+        (300, "/auth/refresh", ORIGIN, {}, "invalid", "300; redirects are not followed, check the base URL"),
+        (399, "/auth/refresh", ORIGIN, {}, "invalid", "399; redirects are not followed, check the base URL"),
+        (204, "/auth/refresh", ORIGIN, {}, "invalid", "responded with status 204, not 200"),
+        (299, "/auth/refresh", ORIGIN, {}, "invalid", "responded with status 299, not 200"),
+    ],
+)
+def test_a_status_has_a_kind_and_a_sentence(  # noqa: PLR0917
+    status: int, path: str, origin: str, headers: dict[str, str], kind: str, message: str
+) -> None:
+    """The sentence says what happened, and what to do or how long to wait."""
+    failure = parse_response(path, origin, status, headers, b"", utc=NOW)
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.status) == (kind, status)
+    assert message in failure.message
+    if kind != "credentials":
+        assert failure.message.endswith(message)
+
+
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("Thu, 01 Jan 2026 00:00:30 -0000", 30.0),
+        ("Thu Jan  1 00:00:30 2026", 30.0),
+        ("Thu, 01 Jan 2026 02:00:30 +0200", 30.0),
+    ],
+)
+def test_a_date_to_wait_for_does_not_depend_on_the_machines_zone(
+    monkeypatch: pytest.MonkeyPatch, date: str, seconds: float
+) -> None:
+    """A date without a zone is in UTC, and one with a zone counts in that."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        wait = retry_after({"Retry-After": date}, utc=NOW)
+    time.tzset()
+    assert wait == seconds
+
+
+def test_an_expires_in_of_a_second_is_enough() -> None:
+    """Any whole number of seconds above 0 is taken; booleans and texts are no numbers."""
+    assert AccessToken("made-up-access", "bearer", 1).expires_in == 1
+    for wrong in (True, "5", 1.0):
+        with pytest.raises(TypeError, match=f"expires_in must be an integer of seconds, not {type(wrong).__name__}"):
+            AccessToken("made-up-access", "bearer", wrong)
+    with pytest.raises(ValueError, match="more than 0"):
+        AccessToken("made-up-access", "bearer", 0)
+
+
+def test_a_token_type_of_a_wrong_type_is_named() -> None:
+    """The message says which field of which class it is."""
+    with pytest.raises(TypeError, match=r"AccessToken\.token_type must be a string, not int"):
+        AccessToken("made-up-access", 5, 3600)
