@@ -506,3 +506,37 @@ async def test_a_compressed_response_is_read(encoding: str, compress: Callable[[
 
     async with serving(handle) as url, AuthenticationApi(url) as api:
         assert await api.authenticate(KEY) == TOKEN
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            aiohttp.ClientHttpProxyError(None, (), status=407),
+            "cannot be reached: the proxy responded with status 407; it requires a user name and a password",
+        ),
+        (aiohttp.ClientHttpProxyError(None, (), status=502), "cannot be reached: the proxy responded with status 502"),
+        (aiohttp.ClientResponseError(None, (), status=400), "did not send a valid HTTP response"),
+        (aiohttp.ServerDisconnectedError(), "broke during the call (ServerDisconnectedError)"),
+        (TimeoutError(), "did not respond within 10 seconds"),
+        (aiohttp.ConnectionTimeoutError(), "cannot be reached: no connection within 9 seconds; check the network"),
+    ],
+    ids=["proxy-password", "proxy", "not-http", "broken", "no-response", "no-connection"],
+)
+async def test_a_failed_call_is_told_in_one_sentence(mocked: aioresponses, error: Exception, text: str) -> None:
+    """The sentence names the URL, what happened and, if something can be done, what."""
+    mocked.post(f"{SANDBOX}/auth/refresh", exception=error)
+    async with AuthenticationApi(SANDBOX) as api:
+        with pytest.raises((AuthConnectionError, InvalidResponseError)) as caught:
+            await api.refresh(RefreshTokenPayload("made-up-refresh"))
+    assert f"{SANDBOX}/auth/refresh " in str(caught.value)
+    assert str(caught.value).endswith(text)
+
+
+async def test_each_endpoint_takes_its_own_payload() -> None:
+    """Anything else is a TypeError that names the argument and its type."""
+    async with AuthenticationApi(SANDBOX) as api:
+        with pytest.raises(TypeError, match=r"^payload must be of type AuthenticatePayload, not RefreshTokenPayload$"):
+            await api.authenticate(RefreshTokenPayload("made-up-refresh"))
+        with pytest.raises(TypeError, match=r"^payload must be of type RefreshTokenPayload, not AuthenticatePayload$"):
+            await api.refresh(KEY)
