@@ -93,7 +93,6 @@ def test_missing_fields_have_documented_defaults(missing: str, expected: AccessT
         ({"expires_in": "9" * 21}, "an integer is expected"),
         ({"expires_in": [3600]}, "an integer is expected"),
     ],
-    ids=str,
 )
 def test_a_wrong_field_is_an_invalid_response(changes: dict, why: str) -> None:
     """A field of a wrong type or value is a failure that names the field and does not show its value."""
