@@ -165,7 +165,6 @@ def _converter() -> Converter:  # pragma: no mutate block
     for kind, hook in ((float, _number), (int, _count), (str, _text), (bool, _flag), (bytes, _part)):
         converter.register_structure_hook(kind, hook)
     converter.register_unstructure_hook(bytes, _part_as_text)
-    converter.register_unstructure_hook(SecretBytes, _part_as_text)
     failure_of = _all_fields(converter, Failure)
     converter.register_structure_hook(Failure, lambda value, cls: _cleaned(failure_of(value, cls)))
     converter.register_structure_hook(Record, _all_fields(converter, Record))

@@ -319,3 +319,11 @@ def test_a_token_type_of_a_wrong_type_is_named() -> None:
     """The message says which field of which class it is."""
     with pytest.raises(TypeError, match=r"AccessToken\.token_type must be a string, not int"):
         AccessToken("made-up-access", 5, 3600)
+
+
+@pytest.mark.parametrize("value", [True, "made-up", None, [1]])
+def test_a_response_cannot_say_that_its_lifetime_is_assumed(value: object) -> None:
+    """A field of that name is ignored, as any unknown field is."""
+    token = read(GOOD | {"lifetime_assumed": value})
+    assert isinstance(token, AccessToken)
+    assert token.lifetime_assumed is False
