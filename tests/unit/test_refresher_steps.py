@@ -628,3 +628,16 @@ async def test_a_min_ttl_beyond_a_lifetime_says_how_long_tokens_live(bench: Benc
         await bench.get(min_ttl=3240.5)
     assert (await bench.get(min_ttl=3240)).generation == 1
     assert len(bench.script.requests) == 1
+
+
+async def test_a_renewal_is_not_preceded_by_a_look(bench: Bench) -> None:
+    """A rejected caller looks at the record if a backoff forbids calls, and afterwards claims without looking."""
+    bench.plan(RENEWED)
+    token = await bench.get()
+    bench.state.back_off(BACKOFF, bench.clock.monotonic())
+    with pytest.raises(RateLimitedError):
+        await bench.get(rejected=token)
+    await asyncio.sleep(30)
+    bench.plan(NEXT)
+    assert (await bench.get(rejected=token)).access_token == "made-up-access-2"
+    assert bench.script.looks == 1

@@ -327,3 +327,64 @@ def test_a_response_cannot_say_that_its_lifetime_is_assumed(value: object) -> No
     token = read(GOOD | {"lifetime_assumed": value})
     assert isinstance(token, AccessToken)
     assert token.lifetime_assumed is False
+
+
+def test_an_error_response_becomes_one_failure() -> None:
+    """Every field of the documented body is kept, without the secret that was sent; a date is measured from now."""
+    secret = "made-up-secret-0123456789"
+    described = {"type": f"https://made.up/{secret}", "title": f"A {secret}.", "name": f"the {secret}", "status": 400}
+    headers = {"Retry-After": "Thu, 01 Jan 2026 00:00:30 GMT"}
+    failure = parse_response(
+        "/auth/refresh", ORIGIN, 503, headers, json.dumps(described).encode(), utc=NOW, sent=secret
+    )
+    assert failure == Failure(
+        kind="response",
+        message=f"{ORIGIN}/auth/refresh responded with status 503; try again in 30 seconds (A ***.)",
+        status=503,
+        type="https://made.up/***",
+        title="A ***.",
+        name="the ***",
+        retry_after=30.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "why"),
+    [
+        (b"", "application/json", "the body is empty"),
+        (b"\xff", "application/json", "the body is not UTF-8"),
+        (b"{", "application/json", "the body is not JSON"),
+        (b"{", None, "the body is not JSON"),
+        (b"<p>", "application/json; profile=html", "the body is not JSON"),
+        (b"<p>", "Text/HTML; charset=utf-8", "the body is HTML, not JSON; is the base URL correct?"),
+    ],
+    ids=["empty", "not-utf-8", "cut", "no-type", "parameter", "html"],
+)
+def test_a_response_without_a_token_says_why(body: bytes, content_type: str | None, why: str) -> None:
+    """The failure names the URL, the status and the reason."""
+    failure = read(body, headers={} if content_type is None else {"Content-Type": content_type})
+    message = f"{ORIGIN}/auth/api-key responded without a token: {why}"
+    assert failure == Failure(kind="invalid", status=200, message=message)
+
+
+def test_a_body_of_exactly_the_limit_is_read() -> None:
+    """One byte more is too many."""
+    body = json.dumps(GOOD).encode().ljust(MAX_BODY_SIZE)
+    assert isinstance(read(body), AccessToken)
+    assert isinstance(read(body + b" "), Failure)
+
+
+def test_an_old_name_of_gzip_is_understood() -> None:
+    """`x-gzip` is the same encoding."""
+    assert isinstance(
+        read(gzip.compress(json.dumps(GOOD).encode()), headers={"Content-Encoding": "x-gzip"}), AccessToken
+    )
+
+
+@pytest.mark.parametrize("name", ["access_token", "refresh_token"])
+def test_a_token_of_a_wrong_type_is_named(name: str) -> None:
+    """The message says which field it is; a lifetime is not assumed unless that is said."""
+    fields = {"access_token": "made-up-access", "token_type": "bearer", "expires_in": 3600}
+    assert AccessToken(**fields).lifetime_assumed is False
+    with pytest.raises(TypeError, match=rf"^AccessToken\.{name} must be a string, not int$"):
+        AccessToken(**fields | {name: 5})
