@@ -17,6 +17,7 @@ from apivideo_auth._policy import (
     MAX_LIFETIME,
     backoff_after,
     believed_lifetime,
+    is_usable,
     max_min_ttl,
     moments,
     store_backoff,
@@ -330,3 +331,15 @@ def test_the_limits_of_attempt_timeout_are_named() -> None:
 def test_a_wish_of_less_than_a_second_is_honoured() -> None:
     """However short it is, it is the least that the worker waits."""
     assert backoff_after(failure("connection", 0.5), failures=1, jitter=0.0) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("leeway", "remaining", "usable"),
+    [(None, 30.0, False), (None, 30.001, True), (1000.0, 450.0, False), (1000.0, 450.001, True)],
+)
+def test_a_token_is_usable_until_the_earliest_moment_of_its_expiry(
+    leeway: float | None, remaining: float, usable: bool
+) -> None:
+    """Whatever the jitter draws for it: a long leeway counts up to half the time from the earliest stale moment."""
+    policy = RefreshPolicy(leeway=leeway)
+    assert is_usable(policy, lifetime=3600.0, remaining=remaining) is usable

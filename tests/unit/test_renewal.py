@@ -445,3 +445,9 @@ async def test_a_short_token_is_renewed_at_any_time_of_the_clock() -> None:
     """Durations are measured between two moments of the clock, wherever it began."""
     token = AccessToken("made-up-access-2", "bearer", 300)
     assert isinstance(await world(GRANTED, takes=1.0, latency=2.0, end_takes=3.0, result=token).renew(), Renewed)
+
+
+async def test_a_stand_in_that_raises_cancelled_error_is_a_failure() -> None:
+    """If nobody has cancelled the renewal, the error is the stand-in's own, and is named."""
+    failure = (await world(GRANTED, result=asyncio.CancelledError()).renew()).backoff.failure
+    assert failure == Failure(kind="connection", message="the token call failed with CancelledError")
