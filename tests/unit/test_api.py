@@ -515,10 +515,19 @@ async def test_a_compressed_response_is_read(encoding: str, compress: Callable[[
             aiohttp.ClientHttpProxyError(None, (), status=407),
             "cannot be reached: the proxy responded with status 407; it requires a user name and a password",
         ),
-        (aiohttp.ClientHttpProxyError(None, (), status=502), "cannot be reached: the proxy responded with status 502"),
-        (aiohttp.ClientResponseError(None, (), status=400), "did not send a valid HTTP response"),
-        (aiohttp.ServerDisconnectedError(), "broke during the call (ServerDisconnectedError)"),
-        (TimeoutError(), "did not respond within 10 seconds"),
+        (
+            aiohttp.ClientHttpProxyError(None, (), status=502),
+            "cannot be reached: the proxy responded with status 502; check its settings",
+        ),
+        (
+            aiohttp.ClientResponseError(None, (), status=400),
+            "did not send a valid HTTP response; check the base URL",
+        ),
+        (
+            aiohttp.ServerDisconnectedError(),
+            "closed the connection before its response was complete; check the network",
+        ),
+        (TimeoutError(), "did not respond within 10 seconds; check the network"),
         (aiohttp.ConnectionTimeoutError(), "cannot be reached: no connection within 9 seconds; check the network"),
     ],
     ids=["proxy-password", "proxy", "not-http", "broken", "no-response", "no-connection"],
