@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -50,6 +51,7 @@ class Script:
 
     - `outcomes`: of the next renewals: values, or exceptions to raise. `requests`: what was asked for.
     - `shared`: the token that the record holds; a look takes `look_takes` seconds after the record was read.
+    - `renews`: makes a renewal instead.
     - `waits`: the timeouts of the waits for a change, which end at once if `ends_early`.
     """
 
@@ -63,6 +65,7 @@ class Script:
     waits: list[float] = field(factory=list)
     ends_early: bool = False
     is_closed: bool = False
+    renews: Callable[[RenewalRequest], Awaitable[Any]] | None = None
 
     @property
     def slot(self) -> "Script":
@@ -70,6 +73,8 @@ class Script:
 
     async def renew(self, request: RenewalRequest) -> Any:
         self.requests.append(request)
+        if self.renews is not None:
+            return await self.renews(request)
         outcome = self.outcomes.popleft()
         sent_at = self.clock.monotonic()
         await asyncio.sleep(self.latency)
@@ -641,3 +646,65 @@ async def test_a_renewal_is_not_preceded_by_a_look(bench: Bench) -> None:
     bench.plan(NEXT)
     assert (await bench.get(rejected=token)).access_token == "made-up-access-2"
     assert bench.script.looks == 1
+
+
+async def test_rejections_are_counted(bench: Bench) -> None:
+    """Each call that names a rejected token counts, whether it is the current one or not."""
+    bench.plan(RENEWED, NEXT)
+    token = await bench.get()
+    assert bench.state.rejections == 0
+    await bench.get(rejected=token)
+    await bench.get(rejected=token)
+    assert bench.state.rejections == 2
+
+
+async def test_a_min_ttl_that_no_new_token_meets_can_be_throttled(bench: Bench) -> None:
+    """A renewal that may help nobody needs the throttle's permission; one that helps does not."""
+    bench.script.latency = 400.0
+    bench.plan(RENEWED, NEXT, Throttled(retry_after=5.0))
+    await bench.get()
+    await asyncio.sleep(500)
+    await bench.get(min_ttl=3100)
+    with pytest.raises(InvalidResponseError):
+        await bench.get(min_ttl=3201)
+    assert [request.may_be_throttled for request in bench.script.requests] == [False, False, True]
+
+
+async def test_close_gives_a_call_as_long_as_it_is_told(clock: LoopClock) -> None:
+    """A second is a second, and the cancelled call leaves nothing behind."""
+    bench = make_bench(clock)
+    bench.plan(RENEWED)
+    bench.script.latency = 50.0
+    caller = asyncio.create_task(bench.get())
+    await asyncio.sleep(1)
+    await bench.refresher.close(timeout=1)
+    assert clock.monotonic() == 2.0
+    with pytest.raises(ManagerClosedError):
+        await caller
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_close_does_not_wait_for_ever(clock: LoopClock, caplog: pytest.LogCaptureFixture) -> None:
+    """A renewal that ignores its cancellation is left alone after a while, and a warning says so."""
+    bench = make_bench(clock)
+    ended = asyncio.Event()
+
+    async def renew(_request: RenewalRequest) -> Any:
+        while not ended.is_set():
+            with suppress(asyncio.CancelledError):
+                await ended.wait()
+        return RENEWED
+
+    bench.refresher._open_renewer = lambda: evolve(bench.script, renews=renew)
+    caller = asyncio.create_task(bench.get())
+    await asyncio.sleep(1)
+    with caplog.at_level(logging.WARNING, "apivideo_auth"):
+        await bench.refresher.close(timeout=0)
+    assert clock.monotonic() == pytest.approx(1 + 1.5)
+    assert "a renewal ignores its cancellation" in caplog.text
+    with pytest.raises(ManagerClosedError):
+        await caller
+    ended.set()
+    await asyncio.sleep(1)
+    await bench.refresher.close(timeout=5)
+    assert len(caplog.records) == 1
