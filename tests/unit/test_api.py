@@ -32,6 +32,7 @@ from apivideo_auth import (
     RateLimitedError,
     RefreshTokenPayload,
 )
+from apivideo_auth._api import certificate_problem
 from tests.conftest import API_KEY
 from tests.support.loopback import serving
 
@@ -549,3 +550,59 @@ async def test_each_endpoint_takes_its_own_payload() -> None:
             await api.authenticate(RefreshTokenPayload("made-up-refresh"))
         with pytest.raises(TypeError, match=r"^payload must be of type RefreshTokenPayload, not AuthenticatePayload$"):
             await api.refresh(KEY)
+
+
+@pytest.mark.parametrize(
+    ("error", "options", "text"),
+    [
+        (TimeoutError(), {"trust_env": True}, " seconds; check the network and the proxy"),
+        (
+            aiohttp.ClientConnectorError(None, OSError(101, "made-up")),
+            {"trust_env": True},
+            "cannot be reached: made-up; check the network",
+        ),
+        (
+            aiohttp.ClientConnectorError(None, OSError(101, "made-up")),
+            {},
+            "cannot be reached: made-up; check the network; behind a proxy, pass trust_env=True",
+        ),
+    ],
+    ids=["timeout", "proxy-allowed", "proxy-not-allowed"],
+)
+async def test_the_advice_depends_on_the_proxy(
+    mocked: aioresponses, error: Exception, options: dict, text: str
+) -> None:
+    """Whoever allows the proxies of the environment is told to check them, and everybody else that they exist."""
+    mocked.post(f"{SANDBOX}/auth/api-key", exception=error)
+    async with AuthenticationApi(SANDBOX, **options) as api:
+        with pytest.raises(AuthConnectionError) as caught:
+            await api.authenticate(KEY)
+    assert str(caught.value).endswith(text)
+
+
+async def test_the_advice_depends_on_the_connector(mocked: aioresponses) -> None:
+    """A connector that was passed may have no connection left."""
+    mocked.post(f"{SANDBOX}/auth/api-key", exception=aiohttp.ConnectionTimeoutError())
+    async with aiohttp.TCPConnector() as connector, AuthenticationApi(SANDBOX, connector=connector) as api:
+        with pytest.raises(AuthConnectionError) as caught:
+            await api.authenticate(KEY)
+    limit = "; check the network, and whether other requests use up the connector's limit"
+    assert str(caught.value).endswith(limit)
+
+
+def test_the_reason_of_openssl_is_told_without_its_full_stop() -> None:
+    """Without a reason the sentence goes on with the advice."""
+
+    class ReasonError(Exception):
+        verify_code = 0
+        verify_message = "made-up reason X."
+
+    advice = "; if your network has its own CA, name the CA's file in SSL_CERT_FILE, or pass a connector that trusts it"
+    told = certificate_problem(aiohttp.ClientConnectorCertificateError(None, ReasonError()))
+    assert told == f"not trusted (made-up reason X){advice}"
+    assert certificate_problem(aiohttp.ClientConnectorCertificateError(None, Exception())) == f"not trusted{advice}"
+
+
+def test_an_api_that_was_not_constructed_can_be_shown() -> None:
+    """A traceback may show an object whose construction has just failed."""
+    assert repr(AuthenticationApi.__new__(AuthenticationApi)) == "<AuthenticationApi not constructed>"
