@@ -541,3 +541,37 @@ async def test_g10_a_401_of_the_largest_size_is_read_ahead() -> None:
             order.append("response")
             assert len(await response.read()) == MAX_READ_AHEAD
     assert order == ["last byte", "response"]
+
+
+async def head_of_request(reader: asyncio.StreamReader) -> bytes | None:
+    """Return the head of the next request on a connection, if there is another one."""
+    try:
+        return await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+
+
+async def test_g10_a_replay_waits_for_100_continue_as_well() -> None:
+    """The body is sent only when the server asks for it, the second time too."""
+    early: list[bytes] = []
+    statuses = ["200 OK", "401 Unauthorized"]
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # The second request may come on another connection.
+        while statuses and await head_of_request(reader):
+            # Time for a client that does not wait.
+            await asyncio.sleep(0.1)
+            early.append(bytes(reader._buffer))
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            assert await reader.readexactly(7) == b"made-up"
+            writer.write(f"HTTP/1.1 {statuses.pop()}\r\nContent-Length: 0\r\n\r\n".encode())
+        writer.close()
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with (
+            aiohttp.ClientSession(url, middlewares=(BearerAuth(Source(url)),)) as session,
+            session.post("/", data=b"made-up", expect100=True) as response,
+        ):
+            assert response.status == 200
+    assert early == [b"", b""]
