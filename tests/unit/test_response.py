@@ -357,8 +357,9 @@ def test_an_error_response_becomes_one_failure() -> None:
         (b"{", None, "the body is not JSON"),
         (b"<p>", "application/json; profile=html", "the body is not JSON"),
         (b"<p>", "Text/HTML; charset=utf-8", "the body is HTML, not JSON; is the base URL correct?"),
+        (b"<p>", "text/html", "the body is HTML, not JSON; is the base URL correct?"),
     ],
-    ids=["empty", "not-utf-8", "cut", "no-type", "parameter", "html"],
+    ids=["empty", "not-utf-8", "cut", "no-type", "parameter", "html-with-charset", "html"],
 )
 def test_a_response_without_a_token_says_why(body: bytes, content_type: str | None, why: str) -> None:
     """The failure names the URL, the status and the reason."""
