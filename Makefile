@@ -9,6 +9,7 @@
 # make floor    runs the tests on the lowest versions that pyproject.toml allows
 # make pythons  runs the tests on every Python of this machine
 # make wheels   installs the wheel alone on every Python of this machine, and uses it
+# make mutants  changes the package in thousands of small ways, and counts the changes that no test notices
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,8 +23,10 @@ PYTEST := -m pytest -n $(JOBS) --dist worksteal
 SEEDS ?= 20000
 # They run the same lines millions of times, which takes far longer if coverage is measured.
 UNMEASURED := tests/simulation tests/exhaustive
+# Groups of mutants to try; all of them by default. pyproject.toml names them.
+GROUPS ?=
 
-.PHONY: demo test check lint types imports dist docs verify slow simulate explore floor pythons wheels format clean
+.PHONY: demo test check lint types imports dist docs verify slow simulate explore floor pythons wheels mutants format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/apivideo-auth demo
@@ -95,19 +98,23 @@ wheels: dist
 	  done; \
 	done
 
+mutants: $(VENV)/.mutants
+	$(BIN)/python .ci/mutants.py $(GROUPS)
+
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-* build dist site .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* .mutants build dist site .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # Each file says that something is installed, and is out of date when pyproject.toml is newer.
 $(VENV)/.demo: PACKAGES := --editable ".[cli]"
 $(VENV)/.test: PACKAGES := --editable ".[all]" --group test --group vendor
 $(VENV)/.check: PACKAGES := --editable ".[all]" --group dev
 $(VENV)/.docs: PACKAGES := --editable . --group docs
-$(VENV)/.demo $(VENV)/.test $(VENV)/.check $(VENV)/.docs: pyproject.toml
+$(VENV)/.mutants: PACKAGES := --editable ".[all]" --group test --group mutants
+$(VENV)/.demo $(VENV)/.test $(VENV)/.check $(VENV)/.docs $(VENV)/.mutants: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"

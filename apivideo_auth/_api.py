@@ -169,8 +169,6 @@ class AuthenticationApi:
                 body = io.BytesIO()
                 while not response.content.at_eof() and body.tell() <= MAX_BODY_SIZE:
                     body.write(await response.content.read(MAX_BODY_SIZE + 1 - body.tell()))
-                if body.tell() > MAX_BODY_SIZE:
-                    response.close()
                 return parse_response(
                     endpoint,
                     self._base_url,

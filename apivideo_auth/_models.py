@@ -189,7 +189,7 @@ def _strict_int(value: object, _type: object) -> int:
     return value
 
 
-def _make_converter() -> cattrs.Converter:
+def _make_converter() -> cattrs.Converter:  # pragma: no mutate block
     # Detailed validation would wrap the first error in one that shows the offending value.
     converter = cattrs.Converter(detailed_validation=False)
     converter.register_structure_hook(str, _strict_str)

@@ -177,14 +177,14 @@ class Refresher:
         if task is not None and self._only_waits:
             # It waits for another worker, and the record may have a token for this caller already.
             await self._look(request)
-            if state.closed or state.current is not denied:
+            if state.current is not denied:
                 return
         if task is None:
             backing_off = state.active_backoff(now) is not None
             reason: events.Reason = "rejected" if request.rejected else "min_ttl"
             task = self._start(self._look(request) if backing_off else self._renew(reason, request))
         outcome = await self._join(task)
-        if state.closed or state.current is not denied:
+        if state.current is not denied:
             return
         if isinstance(outcome, Throttled):
             raise _denied(denied, request, outcome.retry_after)

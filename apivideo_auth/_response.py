@@ -17,8 +17,6 @@ from apivideo_auth._models import AccessToken, access_token_from, bad_request_fr
 MAX_BODY_SIZE: Final = 65_536
 """Bytes of a response that are read, before and after decompression. A normal response has about 2,000."""
 
-_MAX_SECONDS_LENGTH = 200
-
 Endpoint: TypeAlias = Literal["/auth/api-key", "/auth/refresh"]
 
 
@@ -106,7 +104,7 @@ def retry_after(headers: Mapping[str, str], *, utc: float) -> float | None:
 
 def _seconds(text: str) -> float | None:
     try:
-        seconds = float(text) if len(text) <= _MAX_SECONDS_LENGTH else math.nan
+        seconds = float(text)
     except ValueError:
         return None
     return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -102,3 +102,13 @@ async def test_g02_a_token_that_arrives_within_its_leeway_is_a_failure(clock: Lo
             await tokens.get_token()
         assert clock.monotonic() <= 25
     assert service.used_refresh_tokens
+
+
+async def test_g02_a_token_that_has_ended_has_no_life_left(clock: LoopClock, service: Service) -> None:
+    """The remaining life of a token that a caller kept is 0 after its end, never less."""
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        token = await tokens.get_token()
+        await asyncio.sleep(3599)
+        assert token.remaining() == pytest.approx(1.0)
+        await asyncio.sleep(100)
+        assert token.remaining() == 0

@@ -295,3 +295,23 @@ async def test_g07_an_endpoint_that_gives_no_usable_token_is_backed_off(clock: L
         with pytest.raises(InvalidResponseError):
             await tokens.get_token()
     assert len(service.calls) <= 10
+
+
+async def test_g07_a_rejected_token_is_not_renewed_during_a_backoff_although_the_record_is_lost(
+    clock: LoopClock, service: Service
+) -> None:
+    """A caller whose token was rejected gets the failure, without a call, until the worker's own backoff is over."""
+    store = FaultyStore()
+    async with TokenManager(API_KEY, api=service, clock=clock, store=store) as tokens:
+        token = await tokens.get_token()
+        await asyncio.sleep(10)
+        service.answers.append(RateLimitedError("made-up limit", status=429, retry_after=30))
+        with pytest.raises(RateLimitedError):
+            await tokens.get_token(rejected=token)
+        store.record = EMPTY
+        await asyncio.sleep(29)
+        with pytest.raises(RateLimitedError):
+            await tokens.get_token(rejected=token)
+        assert len(service.calls) == 2
+        await asyncio.sleep(2)
+        assert (await tokens.get_token(rejected=token)).access_token != token.access_token

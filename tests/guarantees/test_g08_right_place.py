@@ -1,5 +1,7 @@
 """G8: the token goes to the allowed origins alone, the API key and the refresh token to the auth origin alone."""
 
+from ipaddress import IPv6Address
+
 import aiohttp
 import pytest
 from aiohttp import web
@@ -201,3 +203,11 @@ def test_g08_api_and_manager_ask_the_same_place() -> None:
     with pytest.raises(ValueError, match="leave base_url out"):
         TokenManager(API_KEY, api=api, base_url="http://127.0.0.1:1")
     assert TokenManager(API_KEY, api=Service(None)).base_url == PRODUCTION
+
+
+def test_g08_a_mapped_address_is_rejected_by_every_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An IPv4 address inside an IPv6 address is rejected, although newer Pythons count 127.0.0.1 there as loopback."""
+    monkeypatch.setattr(IPv6Address, "is_loopback", True)
+    with pytest.raises(InsecureUrlError):
+        AuthenticationApi("http://[::ffff:127.0.0.1]")
+    assert AuthenticationApi("http://[::1]").base_url == "http://[::1]"

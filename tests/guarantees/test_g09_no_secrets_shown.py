@@ -6,6 +6,7 @@ import io
 import logging
 import pickle
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,6 +36,7 @@ from apivideo_auth import (
     TokenRejectedError,
     TokenStoreError,
 )
+from apivideo_auth._middleware import _drop_writer_frames
 from apivideo_auth._secrets import Secret, SecretBytes, fingerprint, masked, redact
 from apivideo_auth.emulator import Emulator
 from apivideo_auth.stores import store_from_url
@@ -420,3 +422,43 @@ async def test_g09_a_connection_that_dies_before_the_write_shows_no_header(body:
     shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
     assert "aiohttp/client.py" in shown
     assert LONG[:16] not in shown
+
+
+def run_in(module: str, then: Callable[[], object]) -> None:
+    """Call a function from a frame of a module of this name."""
+    names = {"__name__": module, "then": then}
+    exec("def call(): then()", names)  # noqa: S102
+    names["call"]()
+
+
+def modules_of(error: BaseException | None) -> list[str]:
+    """Return the names of the modules in a traceback."""
+    frames = [] if error is None else traceback.walk_tb(error.__traceback__)
+    return [frame.f_globals["__name__"] for frame, _ in frames]
+
+
+@pytest.mark.parametrize("link", ["itself", "cause", "context", "cause of a context"])
+def test_g09_only_aiohttps_writer_is_cut_out_of_a_traceback(link: str) -> None:
+    """The frames above it stay, in the exception and in those that it is linked with."""
+
+    def fail() -> None:
+        raise OSError
+
+    error: BaseException = OSError()
+    try:
+        run_in("made_up.above", lambda: run_in("aiohttp.http_writer", fail))
+    except OSError as caught:
+        error = written = caught
+    outer = RuntimeError()
+    if link == "cause":
+        outer.__cause__, error = error, outer
+    elif link == "context":
+        outer.__context__, error = error, outer
+    elif link == "cause of a context":
+        outer.__cause__ = error
+        error = ValueError()
+        error.__context__ = outer
+    above = modules_of(written)[: modules_of(written).index("aiohttp.http_writer")]
+    assert "made_up.above" in above
+    _drop_writer_frames(error)
+    assert modules_of(written) == above

@@ -7,12 +7,14 @@ import logging
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 
 from apivideo_auth import BearerAuth, Token, TokenManager
+from apivideo_auth._middleware import MAX_READ_AHEAD
 from apivideo_auth.emulator import Emulator
 from apivideo_auth.events import TokenRejected
 from tests.conftest import API_KEY
@@ -373,14 +375,16 @@ async def test_g10_a_caller_cancelled_during_the_renewal_leaves_no_connection() 
                 await asyncio.Event().wait()
             return self.current
 
-    async with serving(Server(body=b"x" * 100_000)) as url:
+    async with serving(Server(body=b"x" * 5_000_000)) as url:
         async with aiohttp.ClientSession(url, middlewares=(BearerAuth(Stuck(url)),)) as session:
             request = asyncio.create_task(session.get("/"))
             await reported.wait()
             request.cancel()
-            with pytest.raises(asyncio.CancelledError):
+            # The exception keeps the frames, and with them the response: it is closed, not just forgotten.
+            with pytest.raises(asyncio.CancelledError) as caught:
                 await request
             assert not session.connector._acquired
+    assert caught.tb is not None
 
 
 async def test_g10_a_websocket_is_authenticated() -> None:
@@ -441,3 +445,133 @@ async def test_g10_a_401_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert "sent again with another token" in told[0].message
     assert "its body cannot be sent twice" in told[1].message
     assert "not sent again: no other yet" in told[2].message
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"Content-Length": str(MAX_READ_AHEAD + 1)}, b"made-up"),
+        ({"Content-Length": "10000000"}, b"made-up"),
+        ({"Transfer-Encoding": "chunked"}, b"made-up"),
+        ({"Content-Length": "60000", "Content-Encoding": "gzip"}, gzip.compress(bytes(30_000_000))[:20_000]),
+    ],
+    ids=["long", "longer", "chunked", "large-once-decompressed"],
+)
+async def test_g10_nobody_waits_for_the_end_of_a_large_401(headers: dict[str, str], body: bytes) -> None:
+    """A 401 whose body is large, or of unknown length, comes back before its body has arrived."""
+    done = asyncio.Event()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=401, headers=headers)
+        await response.prepare(request)
+        await response.write(body)
+        await done.wait()
+        request.transport.close()
+        return response
+
+    async with serving(handle) as url:
+        bearer = BearerAuth(Source(url, fresh=0))
+        async with asyncio.timeout(20), aiohttp.ClientSession(url, middlewares=(bearer,)) as session:
+            response = await session.get("/")
+            assert response.status == 401
+            response.close()
+            done.set()
+
+
+async def test_g10_a_connection_that_breaks_during_the_replay_is_told() -> None:
+    """If the connection breaks when the request is sent again, aiohttp does not send it a third and a fourth time."""
+    seen = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        seen.append(request.headers["Authorization"])
+        if len(seen) > 1:
+            request.transport.close()
+        return web.Response(status=401)
+
+    async with serving(handle) as url:
+        async with aiohttp.ClientSession(url, middlewares=(BearerAuth(Source(url)),)) as session:
+            with pytest.raises(
+                aiohttp.ClientConnectionError, match=r"sent again \((ServerDisconnected|ClientOS)Error\)$"
+            ) as caught:
+                await session.get("/")
+    assert type(caught.value) is aiohttp.ClientConnectionError
+    assert seen == ["Bearer made-up-access-1", "Bearer made-up-access-2"]
+
+
+async def test_g10_a_replay_without_a_connection_raises_the_usual_error() -> None:
+    """If no connection can be made when the request is sent again, the error is aiohttp's own, with the host in it."""
+    refused = OSError(111, "made-up: refused")
+
+    class OneConnection(aiohttp.TCPConnector):
+        connections = 0
+
+        async def _create_connection(self, req: aiohttp.ClientRequest, *args: Any) -> Any:
+            self.connections += 1
+            if self.connections > 1:
+                raise aiohttp.ClientConnectorError(req.connection_key, refused)
+            return await super()._create_connection(req, *args)
+
+    server = Server("made-up-access-2")
+    async with serving(server) as url:
+        connector = OneConnection(force_close=True)
+        async with aiohttp.ClientSession(url, middlewares=(BearerAuth(Source(url)),), connector=connector) as session:
+            with pytest.raises(aiohttp.ClientConnectorError) as caught:
+                await session.get("/")
+    assert caught.value.os_error is refused
+    assert len(server.requests) == 1
+
+
+async def test_g10_a_401_of_the_largest_size_is_read_ahead() -> None:
+    """It comes back when its whole body has arrived, so that its connection is free."""
+    order = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=401, headers={"Content-Length": str(MAX_READ_AHEAD)})
+        await response.prepare(request)
+        await response.write(b"x" * (MAX_READ_AHEAD - 1))
+        # Time for a client that does not wait.
+        await asyncio.sleep(0.1)
+        order.append("last byte")
+        await response.write(b"x")
+        return response
+
+    async with serving(handle) as url:
+        bearer = BearerAuth(Source(url, fresh=0))
+        async with aiohttp.ClientSession(url, middlewares=(bearer,)) as session, session.get("/") as response:
+            order.append("response")
+            assert len(await response.read()) == MAX_READ_AHEAD
+    assert order == ["last byte", "response"]
+
+
+async def head_of_request(reader: asyncio.StreamReader) -> bytes | None:
+    """Return the head of the next request on a connection, if there is another one."""
+    try:
+        return await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+
+
+async def test_g10_a_replay_waits_for_100_continue_as_well() -> None:
+    """The body is sent only when the server asks for it, the second time too."""
+    early: list[bytes] = []
+    statuses = ["200 OK", "401 Unauthorized"]
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # The second request may come on another connection.
+        while statuses and await head_of_request(reader):
+            # Time for a client that does not wait.
+            await asyncio.sleep(0.1)
+            early.append(bytes(reader._buffer))
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            assert await reader.readexactly(7) == b"made-up"
+            writer.write(f"HTTP/1.1 {statuses.pop()}\r\nContent-Length: 0\r\n\r\n".encode())
+        writer.close()
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with (
+            aiohttp.ClientSession(url, middlewares=(BearerAuth(Source(url)),)) as session,
+            session.post("/", data=b"made-up", expect100=True) as response,
+        ):
+            assert response.status == 200
+    assert early == [b"", b""]

@@ -4,11 +4,13 @@ import asyncio
 import gc
 
 import pytest
+from aiohttp import web
 
 from apivideo_auth import AuthConnectionError, ManagerClosedError, MemoryStore, TokenManager
 from tests.conftest import API_KEY
 from tests.support.doubles import LoopClock, Service, pending_timers
 from tests.support.faulty_store import FaultyStore
+from tests.support.loopback import serving
 
 
 @pytest.mark.virtual_time
@@ -200,3 +202,29 @@ def test_g11_a_manager_may_be_made_before_a_loop_runs() -> None:
 
     asyncio.run(main(), debug=True)
     gc.collect()
+
+
+async def test_g11_the_managers_own_api_stays_open_for_the_renewal_in_flight() -> None:
+    """close() lets a call of the manager's own api end, and its token be committed, before it closes that api."""
+    calls: list[str] = []
+    arrived, answer = asyncio.Event(), asyncio.Event()
+
+    async def handle(request: web.Request) -> web.Response:
+        calls.append(request.path)
+        arrived.set()
+        await answer.wait()
+        return web.json_response({"access_token": "made-up-access", "refresh_token": "made-up-refresh"})
+
+    store = MemoryStore()
+    async with serving(handle) as url:
+        tokens = TokenManager(API_KEY, base_url=url, store=store)
+        caller = asyncio.create_task(tokens.get_token())
+        await arrived.wait()
+        closing = asyncio.create_task(tokens.close())
+        with pytest.raises(ManagerClosedError):
+            await caller
+        answer.set()
+        await closing
+        async with TokenManager(API_KEY, base_url=url, store=store) as other:
+            assert (await other.get_token()).access_token == "made-up-access"
+    assert calls == ["/auth/api-key"]

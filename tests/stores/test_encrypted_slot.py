@@ -1,5 +1,6 @@
 """An encrypted slot: the store gets encrypted tokens only; what cannot be decrypted is reported and then replaced."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -245,3 +246,22 @@ async def test_another_api_key_decrypts_nothing(place):
     await renewed(place.slot(), "first")
     assert await place.slot(api_key="another-api-key").read() is None
     assert len(place.damages) == 1
+
+
+async def test_what_cannot_be_decrypted_is_told_in_a_sentence(place):
+    """The message names the part and what may have happened, and nothing of the cipher shows a key."""
+    await renewed(place.slot(), "first")
+    await place.slot("other", api_key="made-up-other-key").read()
+    (message,) = place.damages
+    assert message.startswith("the access token in the token store cannot be decrypted and counts as missing: ")
+    assert message.endswith("it was altered, or encrypted with another API key or by another version")
+    assert repr(Cipher("made-up-api-key", "account")) == "<Cipher>"
+
+
+@pytest.mark.virtual_time
+async def test_a_wait_for_a_change_ends_with_its_timeout(place):
+    """The timeout goes to the store's slot as it is."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await place.slot().changed(7.0)
+    assert loop.time() - began == 7.0

@@ -67,7 +67,7 @@ async def test_accounts_are_kept_apart(workers):
     assert {path.name for path in workers.folder.glob("*.json")} == {"one.json", "two.json"}
 
 
-@pytest.mark.parametrize("account", ["../elsewhere", "", ".", "UPPER", "a" * 101, "nul\0", "a/b", "ü"])
+@pytest.mark.parametrize("account", ["../elsewhere", "", ".", "UPPER", "a" * 101, "nul\0", "a/b", "ü"], ids=range(8))
 async def test_an_account_name_that_is_not_a_file_name_is_replaced_by_its_fingerprint(workers, account):
     """No account name leads out of the folder or to another account's file."""
     await workers.slot(account=account).claim(claim("first"))
@@ -139,6 +139,7 @@ def test_a_folder_may_start_at_home(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("directory", "error"),
     [(1, TypeError), (b"tokens", TypeError), (True, TypeError), ("", ValueError), ("a\0b", ValueError)],
+    ids=["number", "bytes", "boolean", "empty", "nul"],
 )
 def test_an_invalid_directory_is_refused_at_once(directory, error):
     """A directory that is not a path is a `TypeError`, an empty one or one with NUL a `ValueError`."""

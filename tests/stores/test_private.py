@@ -1,8 +1,11 @@
 """What a worker remembers of its own actions."""
 
 import pytest
+from attrs import evolve
 
-from apivideo_auth._record import Commit, Done, Granted
+from apivideo_auth._failure import Failure
+from apivideo_auth._policy import MAX_LEASE
+from apivideo_auth._record import Backoff, Busy, Claim, Commit, Done, Granted, Release
 from apivideo_auth.stores._private import MAX_REMEMBERED, PrivateRecord
 
 
@@ -96,3 +99,52 @@ def test_a_private_record_in_use_is_not_replaced() -> None:
     mine.merge(other)
     assert mine.token(10.0).version == "mine"
     assert mine.unconfirmed.id == "mine"
+
+
+def test_the_newest_commit_is_remembered() -> None:
+    """An older commit, or an answer without one, changes nothing."""
+    private = PrivateRecord()
+    private.note_commit(100.0)
+    private.note_commit(None)
+    private.note_commit(50.0)
+    assert private.use_refresh(granted(b"made-up", 99.0)).refresh is None
+
+
+def test_a_private_claim_says_nothing_of_the_stores_commits() -> None:
+    """Its answers have no date of a commit, and a release of it counts."""
+    private = PrivateRecord()
+    claim = Claim(id="one", seen=None, lease=15.0)
+    assert private.claim(claim, 10.0) == granted(None, None)
+    assert private.token(10.0) is None
+    failure = Failure(kind="connection", message="made-up")
+    assert private.end(Release(id="one", retry_after=5.0, failure=failure), 10.0) == Done()
+    backoff = private.claim(evolve(claim, id="two"), 11.0)
+    assert isinstance(backoff, Backoff)
+    assert (backoff.retry_after, backoff.committed_at) == (4.0, None)
+
+
+def test_a_claim_that_was_taken_over_has_the_longest_lease() -> None:
+    """Until the renewal ends, or its lease does, the private record is busy."""
+    private = PrivateRecord()
+    private.take_over("mine", 10.0)
+    assert private.claim(Claim(id="other", seen=None, lease=15.0), 12.0) == Busy(retry_after=MAX_LEASE - 2.0)
+    record = private.record
+    assert (record.claim_id, record.claimed_at, record.claim_until) == ("mine", 10.0, 10.0 + MAX_LEASE)
+
+
+def test_a_private_token_is_not_offered_while_it_is_renewed() -> None:
+    """It may be replaced at any moment."""
+    private = PrivateRecord()
+    private.take_over("mine", 10.0)
+    commit = Commit(id="mine", access=b"made-up-access", refresh=b"made-up", lifetime=60.0, remaining=60.0)
+    private.end(commit, 10.0)
+    assert private.token(20.0) is not None
+    assert isinstance(private.claim(Claim(id="next", seen="mine", lease=15.0), 20.0), Granted)
+    assert private.token(20.0) is None
+
+
+def test_bytes_that_are_no_text_are_remembered_too() -> None:
+    """A damaged refresh token is sent once, like any other."""
+    private = PrivateRecord()
+    assert private.use_refresh(granted(b"\xff\xfe")).refresh == b"\xff\xfe"
+    assert private.use_refresh(granted(b"\xff\xfe")).refresh is None

@@ -9,7 +9,7 @@ from apivideo_auth.stores import FileStore, RedisStore, store_from_url
 
 
 def test_each_scheme_names_its_store(tmp_path: Path) -> None:
-    """memory:, file:, redis: and rediss: name their stores; a file URL may name a folder."""
+    """memory:, file:, redis:, rediss: and unix: name their stores; a file URL may name a folder."""
     assert isinstance(store_from_url("memory:"), MemoryStore)
     default = store_from_url("file:")
     assert isinstance(default, FileStore)
@@ -19,6 +19,10 @@ def test_each_scheme_names_its_store(tmp_path: Path) -> None:
     assert named.directory == tmp_path / "a folder"
     assert isinstance(store_from_url("redis://127.0.0.1:6379/0"), RedisStore)
     assert isinstance(store_from_url("rediss://127.0.0.1:6379/0"), RedisStore)
+    assert isinstance(store_from_url("unix:///made-up/redis.sock?db=0"), RedisStore)
+    local = store_from_url(f"file://localhost{tmp_path}")
+    assert isinstance(local, FileStore)
+    assert local.directory == tmp_path
 
 
 @pytest.mark.parametrize(

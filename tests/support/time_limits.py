@@ -19,4 +19,7 @@ def set_operation_timeout(
     for module in (_client, _connection, _subscription):
         set_attribute(module, "BUDGET", seconds)
     set_attribute(_file_record, "LOCK_TIMEOUT", seconds)
-    set_item(FailoverAccount._ask.__kwdefaults__, "limit", seconds)
+    for method in vars(FailoverAccount).values():
+        defaults = getattr(method, "__kwdefaults__", None) or {}
+        if "limit" in defaults:
+            set_item(defaults, "limit", seconds)

@@ -2,10 +2,13 @@
 
 import asyncio
 import gc
+import gzip
 import json
 import logging
 import socket
 import ssl
+import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -29,6 +32,7 @@ from apivideo_auth import (
     RateLimitedError,
     RefreshTokenPayload,
 )
+from apivideo_auth._api import certificate_problem
 from tests.conftest import API_KEY
 from tests.support.loopback import serving
 
@@ -473,3 +477,132 @@ async def test_each_call_has_a_connection_of_its_own() -> None:
         for _ in range(3):
             await api.authenticate(KEY)
     assert len({peer for peer, _ in peers}) == 3
+
+
+async def test_a_connection_with_an_endless_response_is_not_kept() -> None:
+    """A connector that was passed keeps no connection on which the rest of a response would still arrive."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(b" " * 65_536)
+        return response
+
+    async with serving(handle) as url, aiohttp.TCPConnector() as connector:
+        async with AuthenticationApi(url, connector=connector) as api:
+            with pytest.raises(InvalidResponseError, match="longer than 65536"):
+                await api.authenticate(KEY)
+        assert not connector._acquired
+        assert not any(connector._conns.values())
+
+
+@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+async def test_a_compressed_response_is_read(encoding: str, compress: Callable[[bytes], bytes]) -> None:
+    """A server that compresses although nobody asked for it is understood."""
+
+    async def handle(_request: web.Request) -> web.Response:
+        return web.Response(body=compress(json.dumps(ANSWER).encode()), headers={"Content-Encoding": encoding})
+
+    async with serving(handle) as url, AuthenticationApi(url) as api:
+        assert await api.authenticate(KEY) == TOKEN
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            aiohttp.ClientHttpProxyError(None, (), status=407),
+            "cannot be reached: the proxy responded with status 407; it requires a user name and a password",
+        ),
+        (
+            aiohttp.ClientHttpProxyError(None, (), status=502),
+            "cannot be reached: the proxy responded with status 502; check its settings",
+        ),
+        (
+            aiohttp.ClientResponseError(None, (), status=400),
+            "did not send a valid HTTP response; check the base URL",
+        ),
+        (
+            aiohttp.ServerDisconnectedError(),
+            "closed the connection before its response was complete; check the network",
+        ),
+        (TimeoutError(), "did not respond within 10 seconds; check the network"),
+        (aiohttp.ConnectionTimeoutError(), "cannot be reached: no connection within 9 seconds; check the network"),
+    ],
+    ids=["proxy-password", "proxy", "not-http", "broken", "no-response", "no-connection"],
+)
+async def test_a_failed_call_is_told_in_one_sentence(mocked: aioresponses, error: Exception, text: str) -> None:
+    """The sentence names the URL, what happened and, if something can be done, what."""
+    mocked.post(f"{SANDBOX}/auth/refresh", exception=error)
+    async with AuthenticationApi(SANDBOX) as api:
+        with pytest.raises((AuthConnectionError, InvalidResponseError)) as caught:
+            await api.refresh(RefreshTokenPayload("made-up-refresh"))
+    assert f"{SANDBOX}/auth/refresh " in str(caught.value)
+    assert str(caught.value).endswith(text)
+
+
+async def test_each_endpoint_takes_its_own_payload() -> None:
+    """Anything else is a TypeError that names the argument and its type."""
+    async with AuthenticationApi(SANDBOX) as api:
+        with pytest.raises(TypeError, match=r"^payload must be of type AuthenticatePayload, not RefreshTokenPayload$"):
+            await api.authenticate(RefreshTokenPayload("made-up-refresh"))
+        with pytest.raises(TypeError, match=r"^payload must be of type RefreshTokenPayload, not AuthenticatePayload$"):
+            await api.refresh(KEY)
+
+
+@pytest.mark.parametrize(
+    ("error", "options", "text"),
+    [
+        (TimeoutError(), {"trust_env": True}, " seconds; check the network and the proxy"),
+        (
+            aiohttp.ClientConnectorError(None, OSError(101, "made-up")),
+            {"trust_env": True},
+            "cannot be reached: made-up; check the network",
+        ),
+        (
+            aiohttp.ClientConnectorError(None, OSError(101, "made-up")),
+            {},
+            "cannot be reached: made-up; check the network; behind a proxy, pass trust_env=True",
+        ),
+    ],
+    ids=["timeout", "proxy-allowed", "proxy-not-allowed"],
+)
+async def test_the_advice_depends_on_the_proxy(
+    mocked: aioresponses, error: Exception, options: dict, text: str
+) -> None:
+    """Whoever allows the proxies of the environment is told to check them, and everybody else that they exist."""
+    mocked.post(f"{SANDBOX}/auth/api-key", exception=error)
+    async with AuthenticationApi(SANDBOX, **options) as api:
+        with pytest.raises(AuthConnectionError) as caught:
+            await api.authenticate(KEY)
+    assert str(caught.value).endswith(text)
+
+
+async def test_the_advice_depends_on_the_connector(mocked: aioresponses) -> None:
+    """A connector that was passed may have no connection left."""
+    mocked.post(f"{SANDBOX}/auth/api-key", exception=aiohttp.ConnectionTimeoutError())
+    async with aiohttp.TCPConnector() as connector, AuthenticationApi(SANDBOX, connector=connector) as api:
+        with pytest.raises(AuthConnectionError) as caught:
+            await api.authenticate(KEY)
+    limit = "; check the network, and whether other requests use up the connector's limit"
+    assert str(caught.value).endswith(limit)
+
+
+def test_the_reason_of_openssl_is_told_without_its_full_stop() -> None:
+    """Without a reason the sentence goes on with the advice."""
+
+    class ReasonError(Exception):
+        verify_code = 0
+        verify_message = "made-up reason X."
+
+    advice = "; if your network has its own CA, name the CA's file in SSL_CERT_FILE, or pass a connector that trusts it"
+    told = certificate_problem(aiohttp.ClientConnectorCertificateError(None, ReasonError()))
+    assert told == f"not trusted (made-up reason X){advice}"
+    assert certificate_problem(aiohttp.ClientConnectorCertificateError(None, Exception())) == f"not trusted{advice}"
+
+
+def test_an_api_that_was_not_constructed_can_be_shown() -> None:
+    """A traceback may show an object whose construction has just failed."""
+    assert repr(AuthenticationApi.__new__(AuthenticationApi)) == "<AuthenticationApi not constructed>"

@@ -166,3 +166,56 @@ def test_secrets_are_masked_before_texts_of_a_stand_in_are_cut() -> None:
     error = CredentialsRejectedError("x" * 990 + SECRET, status=400, title="x" * 190 + SECRET, name=SECRET)
     failure = failure_from(error, SECRET)
     assert SECRET[:8] not in failure.message + failure.title + failure.name
+
+
+def test_the_usual_values_of_errors() -> None:
+    """A request counts as sent unless the error says otherwise, and a closed manager says that it is closed."""
+    assert AuthConnectionError("made-up").sent is True
+    assert str(ManagerClosedError()) == "this TokenManager is closed"
+
+
+def test_a_copied_error_has_the_same_text() -> None:
+    """A pickle keeps the arguments, from which the text is made."""
+    copied = pickle.loads(pickle.dumps(AuthResponseError("made-up text", status=500)))
+    assert (copied.args, str(copied), copied.status) == (("made-up text",), "made-up text", 500)
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after", "expected"),
+    [
+        (100, 0, (100, 0)),
+        (599, 0.5, (599, 0.5)),
+        (99, -0.5, (None, None)),
+        (600, math.inf, (None, None)),
+        (None, math.nan, (None, None)),
+    ],
+)
+def test_numbers_of_a_stand_ins_error_are_believed_within_limits(
+    status: int | None, retry_after: float, expected: tuple[int | None, float | None]
+) -> None:
+    """A status is that of HTTP, and a wait is 0 or more and finite; anything else counts as missing."""
+    failure = failure_from(AuthResponseError("made-up", status=status, retry_after=retry_after))
+    assert (failure.status, failure.retry_after) == expected
+
+
+def test_texts_of_a_stand_ins_error_have_a_length_of_their_own() -> None:
+    """A message may have 1,000 characters."""
+    assert failure_from(AuthResponseError("x" * 1000)).message == "x" * 1000
+    assert failure_from(AuthResponseError("x" * 1001)).message == "x" * 1000
+
+
+SECRET_NAME = "MadeUpSecretInTheNameOfAClass"
+
+
+@pytest.mark.parametrize("base", [Exception, AuthResponseError], ids=["unknown", "own"])
+def test_an_error_without_a_text_is_named_without_secrets(base: type[Exception]) -> None:
+    """Its class stands for it; a secret in that name is masked."""
+
+    def broken(_self: object) -> str:
+        raise RuntimeError
+
+    named = type(f"A{SECRET_NAME}", (base,), {"__str__": broken})
+    assert failure_from(named("made-up"), SECRET_NAME).message == "the token call failed with A***"
+    assert failure_from(type("Made", (base,), {"__str__": broken})("made-up")).message == (
+        "the token call failed with Made"
+    )

@@ -1,12 +1,15 @@
 """TokenManager: rejected, min_ttl, status, subscribe, session."""
 
 import asyncio
+from email.utils import formatdate
 
 import aiohttp
 import pytest
 from aiohttp import web
+from aioresponses import aioresponses
 
 from apivideo_auth import (
+    SANDBOX,
     AccessToken,
     AuthConnectionError,
     AuthError,
@@ -402,3 +405,43 @@ async def test_a_session_is_authenticated_and_says_what_it_is(service: Service) 
     assert seen[0]["X-Own"] == "1"
     assert seen[0]["AV-Origin-Sdk"].startswith("apivideo-auth:")
     assert order == [None]
+
+
+async def test_headers_of_the_caller_replace_those_of_the_session(service: Service) -> None:
+    """A header that the caller of session() names, in any case, is sent instead of the manager's own."""
+    seen = []
+
+    async def handle(request: web.Request) -> web.Response:
+        seen.append(request.headers)
+        return web.Response(text="fine")
+
+    service.clock = LoopClock()
+    async with serving(handle) as url, TokenManager(API_KEY, api=service, base_url=url) as tokens:
+        async with tokens.session(headers={"av-origin-sdk": "own:1.0"}) as session, session.get("/videos"):
+            pass
+    assert seen[0].getall("AV-Origin-Sdk") == ["own:1.0"]
+
+
+@virtual_time
+async def test_the_managers_clock_dates_a_retry_after(clock: LoopClock, mocked: aioresponses) -> None:
+    """A `Retry-After` with a date is measured on the clock that the manager was given."""
+    date = formatdate(clock.utc() + 40, usegmt=True)
+    mocked.post(f"{SANDBOX}/auth/api-key", status=429, headers={"Retry-After": date})
+    async with TokenManager(API_KEY, base_url=SANDBOX, clock=clock, policy=RefreshPolicy(deadline=0)) as tokens:
+        with pytest.raises(RateLimitedError) as caught:
+            await tokens.get_token()
+    assert caught.value.retry_after == pytest.approx(40, abs=1)
+
+
+@virtual_time
+async def test_the_policys_attempt_timeout_limits_a_call() -> None:
+    """A call of the manager's own api takes at most the policy's attempt_timeout; the error says so."""
+
+    async def handle(_request: web.Request) -> web.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    policy = RefreshPolicy(attempt_timeout=3, deadline=0)
+    async with serving(handle) as url, TokenManager(API_KEY, base_url=url, policy=policy) as tokens:
+        with pytest.raises(AuthConnectionError, match="did not respond within 3 seconds"):
+            await tokens.get_token()

@@ -17,6 +17,7 @@ from apivideo_auth._policy import (
     MAX_LIFETIME,
     backoff_after,
     believed_lifetime,
+    is_usable,
     max_min_ttl,
     moments,
     store_backoff,
@@ -311,3 +312,34 @@ def test_jitter_never_makes_a_token_stale_later() -> None:
     draws = [step / 100 for step in range(100)]
     stale = [moments(RefreshPolicy(), begins_at=0.0, lifetime=3600.0, jitter=jitter).stale_from for jitter in draws]
     assert all(later < earlier for earlier, later in pairwise(stale))
+
+
+@pytest.mark.parametrize("value", [1e12, -1e12])
+def test_a_number_of_a_million_millions_is_not_finite_enough(value: float) -> None:
+    """The message says the limit."""
+    with pytest.raises(ValueError, match=r"RefreshPolicy\.deadline must be finite and at most 1e\+12"):
+        RefreshPolicy(deadline=value)
+
+
+def test_the_limits_of_attempt_timeout_are_named() -> None:
+    """The message says what is allowed, and what was passed."""
+    expected = r"RefreshPolicy\.attempt_timeout must be more than 0 and at most 60 seconds, not 61"
+    with pytest.raises(ValueError, match=expected):
+        RefreshPolicy(attempt_timeout=61)
+
+
+def test_a_wish_of_less_than_a_second_is_honoured() -> None:
+    """However short it is, it is the least that the worker waits."""
+    assert backoff_after(failure("connection", 0.5), failures=1, jitter=0.0) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("leeway", "remaining", "usable"),
+    [(None, 30.0, False), (None, 30.001, True), (1000.0, 450.0, False), (1000.0, 450.001, True)],
+)
+def test_a_token_is_usable_until_the_earliest_moment_of_its_expiry(
+    leeway: float | None, remaining: float, usable: bool
+) -> None:
+    """Whatever the jitter draws for it: a long leeway counts up to half the time from the earliest stale moment."""
+    policy = RefreshPolicy(leeway=leeway)
+    assert is_usable(policy, lifetime=3600.0, remaining=remaining) is usable

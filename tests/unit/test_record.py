@@ -6,11 +6,12 @@ from collections import Counter
 
 import attrs
 import pytest
+from attrs import evolve
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from apivideo_auth import MemoryStore, _record
+from apivideo_auth import MemoryStore, RefreshPolicy, _record
 from apivideo_auth._failure import Failure
 from apivideo_auth._policy import MAX_BACKOFF, MAX_LEASE, MAX_THROTTLE
 from apivideo_auth._record import (
@@ -25,11 +26,12 @@ from apivideo_auth._record import (
     Granted,
     Record,
     Release,
+    RenewalRequest,
     SharedToken,
     Throttled,
 )
 from tests.support.doubles import ManualClock
-from tests.support.record_cases import CASES, OUTAGE, Answer, Case, differences
+from tests.support.record_cases import CASES, OUTAGE, SHARED, Answer, Case, differences
 
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -264,3 +266,25 @@ def test_any_sequence_keeps_the_promises() -> None:
     run_state_machine_as_test(
         Fleet, settings=settings(max_examples=200, stateful_step_count=40, deadline=None, database=None)
     )
+
+
+@pytest.mark.parametrize(
+    ("access", "remaining", "rejected", "shared", "is_better"),
+    [
+        (None, None, False, 200.0, True),
+        (None, None, False, 10.0, False),
+        ("made-up-access-2", 100.0, False, 100.5, True),
+        ("made-up-access-2", 100.0, False, 100.0, False),
+        ("made-up-access-2", 100.0, False, 99.0, False),
+        ("made-up-access-2", 100.0, True, 99.0, True),
+        ("made-up-access-2", 100.0, True, 10.0, False),
+        ("made-up-access-1", 100.0, False, 3500.0, False),
+        ("made-up-access-1", 100.0, True, 3500.0, False),
+    ],
+)
+def test_a_token_is_adopted_if_it_is_better(
+    access: str | None, remaining: float | None, rejected: bool, shared: float, is_better: bool
+) -> None:
+    """It has to live longer, or only to be usable and different if the own one was rejected or there is none."""
+    request = RenewalRequest(policy=RefreshPolicy(), access=access, remaining=remaining, rejected=rejected)
+    assert request.should_adopt(evolve(SHARED, remaining=shared)) is is_better

@@ -2,10 +2,13 @@
 
 import gzip
 import json
+import time
+import tracemalloc
 import zlib
 
 import pytest
 
+from apivideo_auth import SANDBOX
 from apivideo_auth._failure import Failure
 from apivideo_auth._models import AccessToken, BadRequest, access_token_from, bad_request_from
 from apivideo_auth._response import MAX_BODY_SIZE, parse_response, retry_after
@@ -90,7 +93,6 @@ def test_missing_fields_have_documented_defaults(missing: str, expected: AccessT
         ({"expires_in": "9" * 21}, "an integer is expected"),
         ({"expires_in": [3600]}, "an integer is expected"),
     ],
-    ids=str,
 )
 def test_a_wrong_field_is_an_invalid_response(changes: dict, why: str) -> None:
     """A field of a wrong type or value is a failure that names the field and does not show its value."""
@@ -235,3 +237,155 @@ def test_structuring_takes_objects_alone() -> None:
     problem = {"type": "t", "title": "T", "name": "n", "status": 400}
     assert bad_request_from(problem | {"problems": [problem, 5]}) == BadRequest("t", "T", "n", 400)
     assert bad_request_from({"type": 5, "title": None, "status": True}) == BadRequest()
+
+
+def test_a_body_that_is_large_once_decompressed_takes_little_memory() -> None:
+    """Not more than the limit is decompressed, so that a small body cannot fill the memory."""
+    body = gzip.compress(bytes(50_000_000), compresslevel=9)
+    assert len(body) <= MAX_BODY_SIZE
+    tracemalloc.start()
+    try:
+        failure = read(body, headers={"Content-Encoding": "gzip"})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert isinstance(failure, Failure)
+    assert "longer than 65536 bytes" in failure.message
+    assert peak < 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("status", "path", "origin", "headers", "kind", "message"),
+    [
+        (400, "/auth/api-key", ORIGIN, {}, "credentials", f"{ORIGIN} rejected the API key: is it a sandbox key, or"),
+        (403, "/auth/api-key", SANDBOX, {}, "credentials", f"{SANDBOX} rejected the API key: is it a production key,"),
+        (401, "/auth/refresh", ORIGIN, {}, "credentials", f"{ORIGIN} rejected the refresh token: it was used before"),
+        (429, "/auth/refresh", ORIGIN, {}, "rate_limited", "responded with status 429, too many requests"),
+        (429, "/auth/refresh", ORIGIN, {"Retry-After": "0"}, "rate_limited", "status 429, too many requests"),
+        (429, "/auth/refresh", ORIGIN, {"Retry-After": "0.5"}, "rate_limited", "requests; try again in 1 seconds"),
+        (429, "/auth/refresh", ORIGIN, {"Retry-After": "7.5"}, "rate_limited", "requests; try again in 8 seconds"),
+        (402, "/auth/refresh", ORIGIN, {}, "response", f"{ORIGIN}/auth/refresh responded with status 402"),
+        (503, "/auth/refresh", ORIGIN, {"Retry-After": "3"}, "response", "status 503; try again in 3 seconds"),
+        (404, "/auth/refresh", ORIGIN, {}, "response", "404: no token endpoint is there; check the base URL"),
+        (300, "/auth/refresh", ORIGIN, {}, "invalid", "300; redirects are not followed, check the base URL"),
+        (399, "/auth/refresh", ORIGIN, {}, "invalid", "399; redirects are not followed, check the base URL"),
+        (204, "/auth/refresh", ORIGIN, {}, "invalid", "responded with status 204, not 200"),
+        (299, "/auth/refresh", ORIGIN, {}, "invalid", "responded with status 299, not 200"),
+    ],
+)
+def test_a_status_has_a_kind_and_a_sentence(  # noqa: PLR0917
+    status: int, path: str, origin: str, headers: dict[str, str], kind: str, message: str
+) -> None:
+    """The sentence says what happened, and what to do or how long to wait."""
+    failure = parse_response(path, origin, status, headers, b"", utc=NOW)
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.status) == (kind, status)
+    assert message in failure.message
+    if kind != "credentials":
+        assert failure.message.endswith(message)
+
+
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("Thu, 01 Jan 2026 00:00:30 -0000", 30.0),
+        ("Thu Jan  1 00:00:30 2026", 30.0),
+        ("Thu, 01 Jan 2026 02:00:30 +0200", 30.0),
+    ],
+)
+def test_a_date_to_wait_for_does_not_depend_on_the_machines_zone(
+    monkeypatch: pytest.MonkeyPatch, date: str, seconds: float
+) -> None:
+    """A date without a zone is in UTC, and one with a zone counts in that."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        wait = retry_after({"Retry-After": date}, utc=NOW)
+    time.tzset()
+    assert wait == seconds
+
+
+def test_an_expires_in_of_a_second_is_enough() -> None:
+    """Any whole number of seconds above 0 is taken; booleans and texts are no numbers."""
+    assert AccessToken("made-up-access", "bearer", 1).expires_in == 1
+    for wrong in (True, "5", 1.0):
+        with pytest.raises(TypeError, match=f"expires_in must be an integer of seconds, not {type(wrong).__name__}"):
+            AccessToken("made-up-access", "bearer", wrong)
+    with pytest.raises(ValueError, match="more than 0"):
+        AccessToken("made-up-access", "bearer", 0)
+
+
+def test_a_token_type_of_a_wrong_type_is_named() -> None:
+    """The message says which field of which class it is."""
+    with pytest.raises(TypeError, match=r"AccessToken\.token_type must be a string, not int"):
+        AccessToken("made-up-access", 5, 3600)
+
+
+@pytest.mark.parametrize("value", [True, "made-up", None, [1]])
+def test_a_response_cannot_say_that_its_lifetime_is_assumed(value: object) -> None:
+    """A field of that name is ignored, as any unknown field is."""
+    token = read(GOOD | {"lifetime_assumed": value})
+    assert isinstance(token, AccessToken)
+    assert token.lifetime_assumed is False
+
+
+def test_an_error_response_becomes_one_failure() -> None:
+    """Every field of the documented body is kept, without the secret that was sent; a date is measured from now."""
+    secret = "made-up-secret-0123456789"
+    described = {"type": f"https://made.up/{secret}", "title": f"A {secret}.", "name": f"the {secret}", "status": 400}
+    headers = {"Retry-After": "Thu, 01 Jan 2026 00:00:30 GMT"}
+    failure = parse_response(
+        "/auth/refresh", ORIGIN, 503, headers, json.dumps(described).encode(), utc=NOW, sent=secret
+    )
+    assert failure == Failure(
+        kind="response",
+        message=f"{ORIGIN}/auth/refresh responded with status 503; try again in 30 seconds (A ***.)",
+        status=503,
+        type="https://made.up/***",
+        title="A ***.",
+        name="the ***",
+        retry_after=30.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "why"),
+    [
+        (b"", "application/json", "the body is empty"),
+        (b"\xff", "application/json", "the body is not UTF-8"),
+        (b"{", "application/json", "the body is not JSON"),
+        (b"{", None, "the body is not JSON"),
+        (b"<p>", "application/json; profile=html", "the body is not JSON"),
+        (b"<p>", "Text/HTML; charset=utf-8", "the body is HTML, not JSON; is the base URL correct?"),
+        (b"<p>", "text/html", "the body is HTML, not JSON; is the base URL correct?"),
+    ],
+    ids=["empty", "not-utf-8", "cut", "no-type", "parameter", "html-with-charset", "html"],
+)
+def test_a_response_without_a_token_says_why(body: bytes, content_type: str | None, why: str) -> None:
+    """The failure names the URL, the status and the reason."""
+    failure = read(body, headers={} if content_type is None else {"Content-Type": content_type})
+    message = f"{ORIGIN}/auth/api-key responded without a token: {why}"
+    assert failure == Failure(kind="invalid", status=200, message=message)
+
+
+def test_a_body_of_exactly_the_limit_is_read() -> None:
+    """One byte more is too many."""
+    body = json.dumps(GOOD).encode().ljust(MAX_BODY_SIZE)
+    assert isinstance(read(body), AccessToken)
+    assert isinstance(read(body + b" "), Failure)
+
+
+def test_an_old_name_of_gzip_is_understood() -> None:
+    """`x-gzip` is the same encoding."""
+    assert isinstance(
+        read(gzip.compress(json.dumps(GOOD).encode()), headers={"Content-Encoding": "x-gzip"}), AccessToken
+    )
+
+
+@pytest.mark.parametrize("name", ["access_token", "refresh_token"])
+def test_a_token_of_a_wrong_type_is_named(name: str) -> None:
+    """The message says which field it is; a lifetime is not assumed unless that is said."""
+    fields = {"access_token": "made-up-access", "token_type": "bearer", "expires_in": 3600}
+    assert AccessToken(**fields).lifetime_assumed is False
+    with pytest.raises(TypeError, match=rf"^AccessToken\.{name} must be a string, not int$"):
+        AccessToken(**fields | {name: 5})
