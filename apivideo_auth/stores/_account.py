@@ -109,6 +109,7 @@ class FailoverAccount:
                 token = await self._ask(lambda store: store.read())
                 if token is not None:
                     self.private.note_commit(token.committed_at)
+                    self._breaker.on_repair()
                 await self._resend_unconfirmed()
                 token = await self._offer(token)
             self._last_read = (number, asked_at, token)
@@ -146,6 +147,7 @@ class FailoverAccount:
                 self._waiters.wake()
                 slot.wakes_seen = self._waiters.wakes
         if isinstance(answer, Changed):
+            self._breaker.on_repair()
             self._notify(answer.token, now, except_for=slot)
         return answer
 
@@ -355,6 +357,9 @@ class FailoverAccount:
         write = write or event is not None
         task = asyncio.current_task()
         if not self._breaker.allows(write=write):
+            if self._timer is None:
+                # The manager that met the failure has left.
+                self._schedule_look(self._breaker.wait(write=write))
             raise _DownError
         try:
             if self._slot is None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from attrs import define
@@ -13,6 +14,8 @@ from apivideo_auth._policy import INITIAL_STORE_BACKOFF, store_backoff
 from apivideo_auth._record import NEVER
 from apivideo_auth._tasks import within
 
+TURN_TIMEOUT: Final = 4.0
+"""Seconds that an operation waits for its turn. A claim that waited longer could not be used before its lease ends."""
 HANGING_FRACTION: Final = 0.8
 """An operation that fails after this fraction of its time has met a store that hangs."""
 
@@ -50,8 +53,12 @@ class CircuitBreaker:
 
     def allows(self, *, write: bool) -> bool:
         """Return whether the store may be asked now."""
+        return not self.wait(write=write)
+
+    def wait(self, *, write: bool) -> float:
+        """Return the seconds until the store may be asked."""
         count = self._writes if write else self._reads
-        return not count.failures or self._now() >= count.retry_at
+        return max(0.0, count.retry_at - self._now()) if count.failures else 0.0
 
     def allow_now(self) -> None:
         """End the backoff: another worker's commit shows that the store works, or the backoff is over."""
@@ -84,7 +91,7 @@ class CircuitBreaker:
             self._emit(events.StoreDegraded(cause=cause, next_try_in=0.0))
 
     def on_repair(self) -> None:
-        """Report that a commit has replaced the damaged record."""
+        """Report that the record can be read again, because a commit has replaced it."""
         if self._damaged_since is not None:
             seconds, self._damaged_since = self._now() - self._damaged_since, None
             self._emit(events.StoreRecovered(seconds=seconds))
@@ -96,7 +103,8 @@ class Limiter:
     `max_concurrent` is how many the store works on at a time. If it got more, they would wait inside of the store, and
     their time would run.
 
-    If the store does not answer, those who wait for their turn are not let in for a moment: it hangs for all accounts.
+    A store that is too slow for all its accounts counts as down for those who wait longer than `TURN_TIMEOUT`. If the
+    store does not answer, those who wait for their turn are not let in for a moment: it hangs for all accounts.
     """
 
     def __init__(self, max_concurrent: int) -> None:
@@ -106,7 +114,7 @@ class Limiter:
     async def run(self, seconds: float, operation: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """Return the result of an operation that may take `seconds`."""
         clock = asyncio.get_running_loop().time
-        async with self._turns:
+        async with self._turn():
             began_at = clock()
             if began_at < self._hangs_until:
                 raise TimeoutError("no answer to another account")
@@ -116,3 +124,15 @@ class Limiter:
                 if clock() - began_at >= HANGING_FRACTION * seconds:
                     self._hangs_until = clock() + INITIAL_STORE_BACKOFF
                 raise
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncGenerator[None]:
+        try:
+            async with asyncio.timeout(TURN_TIMEOUT):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise TimeoutError(f"too slow for all its accounts: no turn within {TURN_TIMEOUT:g} seconds") from None
+        try:
+            yield
+        finally:
+            self._turns.release()

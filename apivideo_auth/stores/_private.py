@@ -79,8 +79,9 @@ class PrivateRecord:
     def note_answer(self, answer: ClaimAnswer | EndAnswer) -> None:
         """Remember the commit that an answer of the store shows."""
         match answer:
-            case Done(committed_at=moment):
-                self.note_commit(moment)
+            case Done(committed_at=float() as moment):
+                # This worker's own commit is the newest, also if the store's clock was set back.
+                self._newest = moment
             case Changed(token=SharedToken(committed_at=moment)) | ClaimLost(token=SharedToken(committed_at=moment)):
                 self.note_commit(moment)
             case _:

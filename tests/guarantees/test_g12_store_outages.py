@@ -1,12 +1,17 @@
 """G12: what a worker does when its store fails in part, forgets answers, or comes back."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
+from attrs import evolve
 
-from apivideo_auth import TokenManager, TokenStoreError
+from apivideo_auth import MemoryStore, TokenManager, TokenStoreError
 from apivideo_auth.events import StoreDegraded, StoreRecovered
+from apivideo_auth.stores._account import OPERATION_TIMEOUT
+from apivideo_auth.stores._breaker import TURN_TIMEOUT
 from tests.conftest import API_KEY
 from tests.support.doubles import LoopClock, Service, pending_timers
 from tests.support.faulty_store import FaultyStore
@@ -328,3 +333,74 @@ async def test_g12_many_accounts_on_a_store_that_hangs(clock: LoopClock, service
     assert clock.monotonic() <= 2
     store.fault = None
     await asyncio.gather(*(manager.close() for manager in managers))
+
+
+async def test_g12_a_store_that_is_too_slow_for_its_accounts_delays_for_a_bounded_time(clock: LoopClock) -> None:
+    """If the operations of many accounts queue for longer than a claim may wait, workers go on without the store."""
+
+    class SlowStore(MemoryStore):
+        max_concurrent = 1
+
+        def open(self, account: str, **kwargs: Any) -> Any:
+            slot = super().open(account, **kwargs)
+            for name in ("read", "claim", "commit", "release"):
+                setattr(slot, name, after_a_while(getattr(slot, name)))
+            return slot
+
+    def after_a_while(operation: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+        async def slow(*arguments: object) -> object:
+            await asyncio.sleep(0.4)
+            return await operation(*arguments)
+
+        return slow
+
+    store, services, waits = SlowStore(), [Service(clock) for _ in range(60)], []
+
+    async def ask(number: int) -> None:
+        manager = TokenManager(f"{API_KEY}-{number}", api=services[number], clock=clock, store=store)
+        before = clock.monotonic()
+        await manager.get_token()
+        waits.append(clock.monotonic() - before)
+        await manager.close()
+
+    await asyncio.gather(*(ask(number) for number in range(60)))
+    assert max(waits) <= 2 * (TURN_TIMEOUT + OPERATION_TIMEOUT)
+    assert {len(service.calls) for service in services} == {1}
+
+
+async def test_g12_a_manager_that_joins_during_an_outage_looks_again(clock: LoopClock, service: Service) -> None:
+    """If the manager that met the outage has closed, another one of its process offers the token to the store."""
+    store, emitted = FaultyStore(), []
+    store.fault = "down"
+    async with TokenManager(API_KEY, api=service, clock=clock, store=store) as first:
+        await first.get_token()
+    async with TokenManager(API_KEY, api=service, clock=clock, store=store, on_event=emitted.append) as second:
+        token = await second.get_token()
+        store.fault = None
+        await asyncio.sleep(60)
+        assert store.record.access == token.access_token.encode()
+        assert [type(event) for event in emitted].count(StoreRecovered) == 1
+    assert len(service.calls) == 1
+
+
+async def test_g12_damage_that_another_worker_repairs_is_reported_as_repaired(
+    clock: LoopClock, service: Service
+) -> None:
+    """Each worker reports damage and its repair, whoever repairs it, and reports the next damage again."""
+    store, repairing, reading = FaultyStore(), [], []
+    async with (
+        TokenManager(API_KEY, api=service, clock=clock, store=store, on_event=repairing.append) as one,
+        TokenManager(API_KEY, api=service, clock=clock, store=store.process(), on_event=reading.append) as other,
+    ):
+        await one.get_token()
+        await other.get_token()
+        for damage in (b"\xff made-up damage", b"\xfe made-up damage"):
+            store.record = evolve(store.record, access=damage, version="made-up")
+            # This worker only meets the damage. The other one repairs it.
+            await one._failover_slot.read()
+            await asyncio.sleep(1000)
+            await other.get_token(min_ttl=3000)
+            await asyncio.sleep(1)
+    for events in (repairing, reading):
+        kinds = [type(event) for event in events if isinstance(event, StoreDegraded | StoreRecovered)]
+        assert kinds == [StoreDegraded, StoreRecovered] * 2

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from apivideo_auth import TokenManager, events
-from apivideo_auth.stores import FileStore, RedisStore
+from apivideo_auth.stores import FileStore, RedisStore, _breaker
 from apivideo_auth.stores._encrypted import account_name
 from apivideo_auth.stores._failover import FailoverAccount
 from apivideo_auth.stores.redis import _connection
@@ -30,6 +30,7 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path, own_redis: RedisSe
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let operations take longer than they may, so that nothing here depends on the load of the machine."""
     monkeypatch.setitem(FailoverAccount._ask.__kwdefaults__, "limit", 30.0)
+    monkeypatch.setattr(_breaker, "TURN_TIMEOUT", 60.0)
     monkeypatch.setattr(_connection, "BUDGET", 30.0)
 
 

@@ -148,3 +148,12 @@ def test_bytes_that_are_no_text_are_remembered_too() -> None:
     private = PrivateRecord()
     assert private.use_refresh(granted(b"\xff\xfe")).refresh == b"\xff\xfe"
     assert private.use_refresh(granted(b"\xff\xfe")).refresh is None
+
+
+def test_ones_own_commit_is_the_newest_after_the_clock_was_set_back() -> None:
+    """If the store's clock steps back, a worker uses the refresh tokens of its own later commits."""
+    private = PrivateRecord()
+    private.note_answer(Done(committed_at=7200.0))
+    assert private.use_refresh(granted(b"made-up-1", committed_at=100.0)).refresh is None
+    private.note_answer(Done(committed_at=110.0))
+    assert private.use_refresh(granted(b"made-up-2", committed_at=110.0)).refresh == b"made-up-2"
