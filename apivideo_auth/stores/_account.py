@@ -18,6 +18,7 @@ from apivideo_auth import events
 from apivideo_auth._clock import Clock
 from apivideo_auth._policy import LEASE_MARGIN
 from apivideo_auth._record import (
+    EMPTY,
     NEVER,
     Backoff,
     Busy,
@@ -59,15 +60,15 @@ class _DownError(Exception):
 class FailoverAccount:
     """One account in a store that may fail, as the managers of this process and event loop see it.
 
-    `limiter` limits the operations that the store gets at a time.
+    `limiter` limits the operations that the store gets at a time. `open_slot` is set while a manager uses the account.
     """
 
-    def __init__(self, open_slot: OpenSlot, *, clock: Clock, limiter: Limiter) -> None:
+    def __init__(self, *, clock: Clock, limiter: Limiter) -> None:
         self.slots: list[FailoverSlot] = []
         self.loop = asyncio.get_running_loop()
         self.limiter = limiter
         self.private = PrivateRecord()
-        self._open_slot = open_slot
+        self.open_slot: OpenSlot | None = None
         self._now = clock.monotonic
         self._slot: Slot | None = None
         # Guards `private`: an operation begins when the one before it has been answered.
@@ -89,6 +90,11 @@ class FailoverAccount:
         self._last_read: tuple[int, float, SharedToken | None] = (0, NEVER, None)
         self._last_answer: tuple[int, float, Changed | Backoff | None] = (0, NEVER, None)
         self._known_version: str | None = None
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it knows of an outage, or of an event or record that the store does not have."""
+        return self._breaker.is_open or self.private.unconfirmed is not None or self.private.record != EMPTY
 
     # The operations. Each runs to its end, and takes the lock.
 
@@ -363,7 +369,8 @@ class FailoverAccount:
             raise _DownError
         try:
             if self._slot is None:
-                self._slot = self._open_slot(on_commit=self._look, on_damage=self._breaker.on_damage)
+                assert self.open_slot is not None
+                self._slot = self.open_slot(on_commit=self._look, on_damage=self._breaker.on_damage)
             slot = self._slot
             answer = await (operation(slot) if limit is None else self.limiter.run(limit, partial(operation, slot)))
         except BaseException as error:

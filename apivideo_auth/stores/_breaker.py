@@ -47,6 +47,11 @@ class CircuitBreaker:
         self._damaged_since: float | None = None
 
     @property
+    def is_open(self) -> bool:
+        """Whether the store has failed and not recovered."""
+        return self._down_since is not None
+
+    @property
     def can_read(self) -> bool:
         """Whether the last read has worked."""
         return not self._reads.failures

@@ -34,6 +34,7 @@ class FailoverSlot:
         *,
         emit: Callable[[events.Event], None],
         on_commit: Callable[[SharedToken, float], None],
+        kept: set[FailoverAccount],
     ) -> None:
         self.emit = emit
         self.on_commit = on_commit
@@ -42,6 +43,7 @@ class FailoverSlot:
         self.holds_shared_claim = False
         # So that `changed` does not miss a change between the last answer and its own call.
         self.wakes_seen = 0
+        self._kept = kept
         account.slots.append(self)
 
     async def read(self) -> SharedToken | None:
@@ -83,6 +85,10 @@ class FailoverSlot:
             self.account.slots.remove(self)
             if not self.account.slots:
                 await run_to_end(self.account.close())
+                if not self.account.slots:
+                    self.account.open_slot = None
+                    if self.account.remembers:
+                        self._kept.add(self.account)
 
 
 MAX_CONCURRENT: Final = 8
@@ -91,6 +97,8 @@ MAX_CONCURRENT: Final = 8
 _Accounts: TypeAlias = "WeakValueDictionary[tuple[str, int, int], FailoverAccount]"
 # The accounts that the managers of this process share, by store. Event loops may run in several threads.
 _accounts_of: "WeakKeyDictionary[TokenStore, _Accounts]" = WeakKeyDictionary()
+# Accounts that no manager uses, and that remember what the next one has to know. They hold no store.
+_kept_of: "WeakKeyDictionary[TokenStore, set[FailoverAccount]]" = WeakKeyDictionary()
 _accounts_lock: Final = Lock()
 
 
@@ -113,19 +121,20 @@ def open_failover_slot(  # noqa: PLR0913  they belong together, and are keywords
     with _accounts_lock:
         try:
             accounts: _Accounts = _accounts_of.setdefault(store, WeakValueDictionary())
+            kept = _kept_of.setdefault(store, set())
         except TypeError:
             # A store without a hash or weak references: its managers do not share.
-            accounts = WeakValueDictionary()
+            accounts, kept = WeakValueDictionary(), set()
         account = accounts.get(key)
         if account is None:
             limiter = next((other.limiter for other in accounts.values() if other.loop is loop), None)
             account = accounts[key] = FailoverAccount(
-                partial(open_slot, store, base_url=base_url, api_key=api_key, clock=clock),
-                clock=clock,
-                limiter=limiter or Limiter(getattr(store, "max_concurrent", MAX_CONCURRENT)),
+                clock=clock, limiter=limiter or Limiter(getattr(store, "max_concurrent", MAX_CONCURRENT))
             )
+        account.open_slot = partial(open_slot, store, base_url=base_url, api_key=api_key, clock=clock)
+        kept.difference_update([other for other in kept if other is account or other.loop.is_closed()])
         if previous is not None:
             account.private.merge(previous.account.private)
             previous.account.private = account.private
             previous.account.slots.clear()
-        return FailoverSlot(account, emit=emit, on_commit=on_commit)
+        return FailoverSlot(account, emit=emit, on_commit=on_commit, kept=kept)

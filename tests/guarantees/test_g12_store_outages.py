@@ -1,6 +1,8 @@
 """G12: what a worker does when its store fails in part, forgets answers, or comes back."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from typing import Any
@@ -404,3 +406,28 @@ async def test_g12_damage_that_another_worker_repairs_is_reported_as_repaired(
     for events in (repairing, reading):
         kinds = [type(event) for event in events if isinstance(event, StoreDegraded | StoreRecovered)]
         assert kinds == [StoreDegraded, StoreRecovered] * 2
+
+
+async def test_g12_managers_one_after_another_remember_the_outage(clock: LoopClock, service: Service) -> None:
+    """A manager for each request costs one call and one event in an outage, whenever garbage is collected."""
+    store, emitted = FaultyStore(), []
+    store.fault = "down"
+    for _ in range(5):
+        async with TokenManager(API_KEY, api=service, clock=clock, store=store, on_event=emitted.append) as tokens:
+            await tokens.get_token()
+        del tokens
+        gc.collect()
+    assert len(service.calls) == 1
+    assert [type(event) for event in emitted if isinstance(event, StoreDegraded)] == [StoreDegraded]
+
+
+async def test_g12_a_store_that_nobody_uses_is_not_kept(clock: LoopClock, service: Service) -> None:
+    """What is remembered of an outage does not keep a store object alive."""
+    store = FaultyStore()
+    store.fault = "down"
+    async with TokenManager(API_KEY, api=service, clock=clock, store=store) as tokens:
+        await tokens.get_token()
+    gone = weakref.ref(store)
+    del tokens, store
+    gc.collect()
+    assert gone() is None
