@@ -5,7 +5,7 @@ import gc
 import weakref
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from attrs import evolve
@@ -410,12 +410,17 @@ async def test_g12_damage_that_another_worker_repairs_is_reported_as_repaired(
 
 async def test_g12_managers_one_after_another_remember_the_outage(clock: LoopClock, service: Service) -> None:
     """A manager for each request costs one call and one event in an outage, whenever garbage is collected."""
-    store, emitted = FaultyStore(), []
-    store.fault = "down"
+
+    class ClosedStore(MemoryStore):
+        def open(self, account: str, **_kwargs: object) -> NoReturn:
+            raise TokenStoreError(f"made-up outage for {account[:4]}")
+
+    store, emitted = ClosedStore(), []
     for _ in range(5):
         async with TokenManager(API_KEY, api=service, clock=clock, store=store, on_event=emitted.append) as tokens:
             await tokens.get_token()
         del tokens
+        await asyncio.sleep(0.1)
         gc.collect()
     assert len(service.calls) == 1
     assert [type(event) for event in emitted if isinstance(event, StoreDegraded)] == [StoreDegraded]
