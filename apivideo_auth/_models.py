@@ -48,7 +48,7 @@ def _check_string(instance: object, attribute: "Attribute[Any]", value: object) 
         raise TypeError(f"{type(instance).__name__}.{attribute.name} must be a string, not {type(value).__name__}")
 
 
-def _check_token(instance: object, attribute: "Attribute[Any]", value: object) -> None:
+def check_token(instance: object, attribute: "Attribute[Any]", value: object) -> None:
     _check_string(instance, attribute, value)
     assert isinstance(value, str)
     if not value:
@@ -91,7 +91,7 @@ class AuthenticatePayload:
 class RefreshTokenPayload:
     """The body of `POST /auth/refresh`: the refresh token from the last response of either endpoint."""
 
-    refresh_token: str = field(validator=_check_token)
+    refresh_token: str = field(validator=check_token)
 
     def __init__(self, refresh_token: str) -> None:
         refresh_token = masked(refresh_token)
@@ -111,10 +111,10 @@ class AccessToken:
     - `lifetime_assumed`: the response had no `expires_in`, and the documented 3,600 seconds are assumed.
     """
 
-    access_token: str = field(validator=_check_token)
+    access_token: str = field(validator=check_token)
     token_type: str = field(validator=_check_token_type)
     expires_in: int = field(validator=_check_expires_in)
-    refresh_token: str | None = field(default=None, validator=validators.optional(_check_token))
+    refresh_token: str | None = field(default=None, validator=validators.optional(check_token))
     lifetime_assumed: bool = field(default=False, kw_only=True, eq=False)
 
     def __init__(

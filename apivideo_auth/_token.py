@@ -6,17 +6,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 from attrs import Factory, field, frozen
 
 from apivideo_auth._clock import SYSTEM_CLOCK, Clock
+from apivideo_auth._models import check_token
 from apivideo_auth._secrets import Secret, fingerprint, masked
+from apivideo_auth._validation import check_int, valid
 
 if TYPE_CHECKING:
     from attrs import Attribute
-
-
-def _check_access_token(_token: object, _attribute: "Attribute[Any]", value: object) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"Token.access_token must be a string, not {type(value).__name__}")
-    if not value:
-        raise ValueError("Token.access_token is empty")
 
 
 def _check_expires_at(_token: object, _attribute: "Attribute[Any]", value: object) -> None:
@@ -42,9 +37,9 @@ class Token:
     Its `repr` and `str` show a fingerprint instead of the token. It cannot be pickled; use `str(token.access_token)`.
     """
 
-    access_token: str = field(validator=_check_access_token)
+    access_token: str = field(validator=check_token)
     expires_at: datetime = field(validator=_check_expires_at)
-    generation: int = 1
+    generation: int = field(default=1, validator=valid(check_int, 0))
     _clock: Clock = field(default=SYSTEM_CLOCK, kw_only=True, eq=False, alias="clock")
     _ends_at: float | None = field(default=None, kw_only=True, eq=False, alias="ends_at")
     authorization: str = field(init=False, eq=False, default=Factory(_authorization, takes_self=True))
@@ -60,6 +55,7 @@ class Token:
     ) -> None:
         # Masked first: if a check raises, a traceback with locals shows this one.
         access_token, expires_at = masked(access_token), masked(expires_at)
+        generation = masked(generation)
         self.__attrs_init__(access_token, expires_at, generation, clock=clock, ends_at=ends_at)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def remaining(self) -> float:
@@ -74,7 +70,7 @@ class Token:
         if not (isinstance(expires_at, datetime) and isinstance(access_token, str)):
             return "<Token not constructed>"
         expiry, mark = expires_at.isoformat(timespec="seconds"), fingerprint(access_token, size=4)
-        return f"<Token generation={getattr(self, 'generation', 0)} expires_at={expiry} fingerprint={mark}>"
+        return f"<Token generation={getattr(self, 'generation', 0)!r} expires_at={expiry} fingerprint={mark}>"
 
     def __copy__(self) -> Self:
         return self

@@ -1,5 +1,6 @@
 """Checks of arguments: a wrong type is a `TypeError`, a wrong value is a `ValueError`."""
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Collection
@@ -19,10 +20,12 @@ def check_methods(what: str, value: object, *names: str) -> None:
 
 
 def check_callable(what: str, value: object) -> None:
-    """Raise `TypeError` if `value` cannot be called, or is a coroutine function."""
+    """Raise `TypeError` if `value` cannot be called, or if calling it only makes a coroutine."""
     if not callable(value):
         raise TypeError(f"{what} must be callable, not {type(value).__name__}")
-    if inspect.iscoroutinefunction(value):
+    function = value.func if isinstance(value, functools.partial) else value
+    # The method that a call uses is the class's.
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
         raise TypeError(f"{what} must be an ordinary function, not a coroutine function: nobody would await it")
 
 

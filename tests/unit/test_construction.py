@@ -1,5 +1,7 @@
 """Invalid arguments: one clear error at construction, without a secret in it."""
 
+import functools
+
 import aiohttp
 import pytest
 
@@ -21,6 +23,13 @@ from tests.support.sources import Source
 
 async def a_coroutine_function(event: object) -> None:
     """Take an event."""
+
+
+class AsyncHandler:
+    """A handler whose calls make coroutines."""
+
+    async def __call__(self, event: object) -> None:
+        """Take an event."""
 
 
 @pytest.mark.parametrize("key", [None, 5, b"made-up-key", ["made-up-key"], object()])
@@ -126,6 +135,8 @@ def test_a_base_url_is_normalised(given: str, normal: str) -> None:
         {"trust_env": "yes"},
         {"on_event": "print"},
         {"on_event": a_coroutine_function},
+        {"on_event": AsyncHandler()},
+        {"on_event": functools.partial(AsyncHandler())},
         {"api": AuthenticationApi},
         {"store": MemoryStore},
         {"clock": object()},
