@@ -1,7 +1,12 @@
 """Strings that mask themselves, and functions that remove secrets from texts."""
 
+from collections.abc import Callable
+from functools import wraps
 from hashlib import blake2b
-from typing import Any, Final, NoReturn, Self, SupportsIndex, cast, overload
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, SupportsIndex, cast, overload
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 MASK: Final = "***"
 MIN_SECRET_LENGTH: Final = 6
@@ -13,10 +18,11 @@ _COLLECTIONS: Final[frozenset[Any]] = frozenset({tuple, list, set, frozenset})
 
 
 class Secret(str):
-    """A string whose `repr` is masked, whose slices are masked too, and that cannot be pickled.
+    """A string whose `repr` is masked, and that cannot be pickled. Its pieces and its sums with strings are masked too.
 
-    Everywhere else it is an ordinary `str`, so that it can be sent. Tracebacks that capture locals, log records made
-    with `%r`, and the repr of any object that contains it show only the mask, even if a tool shortens strings.
+    Everywhere else it is an ordinary `str`, so that it can be sent; `str()`, `format`, f-strings, `%` and `join` return
+    the plain text. Tracebacks that capture locals, log records made with `%r`, and the repr of any object that contains
+    it show only the mask, even if a tool shortens strings.
     """
 
     __slots__ = ()
@@ -26,6 +32,12 @@ class Secret(str):
 
     def __getitem__(self, key: SupportsIndex | slice) -> "Secret":
         return Secret(super().__getitem__(key))
+
+    def __add__(self, other: str) -> "Secret":
+        return Secret(super().__add__(other)) if isinstance(other, str) else NotImplemented
+
+    def __radd__(self, other: str) -> "Secret":
+        return Secret(str.__add__(other, self)) if isinstance(other, str) else NotImplemented
 
     def encode(self, encoding: str = "utf-8", errors: str = "strict") -> "SecretBytes":
         """Return the encoded string, masked as well."""
@@ -56,6 +68,12 @@ class SecretBytes(bytes):
     def __getitem__(self, key: SupportsIndex | slice) -> "int | SecretBytes":
         return SecretBytes(super().__getitem__(key)) if isinstance(key, slice) else super().__getitem__(key)
 
+    def __add__(self, other: "ReadableBuffer") -> "SecretBytes":
+        return SecretBytes(super().__add__(other)) if isinstance(other, bytes | bytearray) else NotImplemented
+
+    def __radd__(self, other: bytes) -> "SecretBytes":
+        return SecretBytes(bytes.__add__(other, self)) if isinstance(other, bytes) else NotImplemented
+
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> Secret:
         """Return the decoded bytes, masked as well."""
         return Secret(super().decode(encoding, errors))
@@ -64,6 +82,21 @@ class SecretBytes(bytes):
         raise TypeError("SecretBytes cannot be pickled; use bytes(secret) if it has to leave the process")
 
 
+def _masking(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  as the method that it calls
+        return masked(method(*args, **kwargs))
+
+    return call
+
+
+for _name in (
+    *("split", "rsplit", "splitlines", "partition", "rpartition"),
+    *("strip", "lstrip", "rstrip", "removeprefix", "removesuffix"),
+):
+    setattr(Secret, _name, _masking(getattr(str, _name)))
+    setattr(SecretBytes, _name, _masking(getattr(bytes, _name)))
+
 # Messages about a value of a wrong type name the type that the user passed.
 Secret.__name__, SecretBytes.__name__ = "str", "bytes"
 
@@ -71,11 +104,12 @@ Secret.__name__, SecretBytes.__name__ = "str", "bytes"
 def masked(value: Any) -> Any:  # noqa: ANN401  the type stays the same
     """Return a string or bytes as `Secret` or `SecretBytes`, also in containers, and any other value unchanged.
 
-    An argument of a wrong type may contain a secret as well.
+    An argument of a wrong type may contain a secret as well. A `bytearray` becomes `SecretBytes`; a `memoryview` stays,
+    because its repr does not show its content.
     """
     if isinstance(value, str):
         return Secret(value)
-    if isinstance(value, bytes):
+    if isinstance(value, bytes | bytearray):
         return SecretBytes(value)
     kind = cast("Any", type(value))
     if kind is dict:
