@@ -1,7 +1,8 @@
 """Bearer authentication as an aiohttp client middleware."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from types import TracebackType
 from typing import Final
 
 import aiohttp
@@ -19,6 +20,14 @@ MAX_READ_AHEAD: Final = 65_536
 """A 401's body of at most this size (bytes) is read ahead, so that the renewal can use the 401's connection."""
 
 _UNAUTHORIZED = 401
+
+_WRITERS: Final = (
+    "aiohttp.http_writer",
+    *("httpcore._async.http", "httpcore._backends.", "h11.", "h2.", "hpack.", "anyio."),
+    # A transport catches the error of a write and passes it on, so that its traceback may start here.
+    *("asyncio.selector_events", "asyncio.proactor_events", "asyncio.sslproto"),
+)
+"""The modules of aiohttp and of httpx that turn a request into bytes and write them: the beginnings of their names."""
 
 
 class TokenSender:
@@ -121,23 +130,43 @@ async def _send(request: ClientRequest, handler: ClientHandlerType, token: Token
     request.headers[hdrs.AUTHORIZATION] = token.authorization
     try:
         return await handler(request)
-    except (aiohttp.ClientError, OSError) as error:
-        _drop_writer_frames(error)
+    except BaseException as error:
+        for link in linked(error):
+            drop_writer_frames(link)
         raise
     finally:
         request.headers.popall(hdrs.AUTHORIZATION, None)
 
 
-def _drop_writer_frames(error: BaseException) -> None:
-    """Cut aiohttp's writer out of the tracebacks of an exception: its locals hold the bytes of the header."""
-    link: BaseException | None = error
-    while link is not None:
-        trace = link.__traceback__
-        while trace is not None:
-            if trace.tb_next is not None and trace.tb_next.tb_frame.f_globals.get("__name__") == "aiohttp.http_writer":
-                trace.tb_next = None
-            trace = trace.tb_next
-        link = link.__cause__ or link.__context__
+def linked(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception, and all that are linked to it as a cause or a context."""
+    seen: set[int] = set()
+    found = [error]
+    while found:
+        link = found.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            yield link
+            found += [link.__cause__, link.__context__]
+
+
+def drop_writer_frames(error: BaseException) -> None:
+    """Take the frames that write a request out of a traceback: their locals hold the bytes of the header.
+
+    The frames below them stay. They may be the program's own: a callback, or a generator that makes the body.
+    """
+    trace = error.__traceback__
+    while trace is not None and _is_of_writer(trace):
+        trace = trace.tb_next
+    error.__traceback__ = trace
+    while trace is not None:
+        while trace.tb_next is not None and _is_of_writer(trace.tb_next):
+            trace.tb_next = trace.tb_next.tb_next
+        trace = trace.tb_next
+
+
+def _is_of_writer(trace: TracebackType) -> bool:
+    return str(trace.tb_frame.f_globals.get("__name__", "")).startswith(_WRITERS)
 
 
 async def _read_ahead(response: ClientResponse) -> None:

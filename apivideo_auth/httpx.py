@@ -3,14 +3,16 @@
 `httpx.AsyncClient(base_url=tokens.base_url, auth=BearerAuth(tokens))` is a client that is always authenticated.
 """
 
+import sys
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import suppress
 from typing import Final, NoReturn
 
 from yarl import URL
 
 from apivideo_auth import events
 from apivideo_auth._errors import AuthError, message_of
-from apivideo_auth._middleware import TokenSender
+from apivideo_auth._middleware import TokenSender, drop_writer_frames, linked
 from apivideo_auth._token import Token, TokenSource
 from apivideo_auth._urls import Origin
 
@@ -35,7 +37,8 @@ class BearerAuth(TokenSender, httpx.Auth):
     Pass it as `auth` to an `httpx.AsyncClient`, or to one request. A synchronous `Client` gets a `RuntimeError`.
     Requests to other origins and requests that already have the header are not changed. A redirect within an
     origin keeps the token. A redirect to another origin removes it, also if that origin is allowed. The header is
-    removed from the requests when the response has arrived.
+    removed from the requests when the response has arrived. If a request fails, it is removed from the request of the
+    exception, and the frames of httpcore and asyncio that hold its bytes from the tracebacks.
 
     - `origins`: where the token may be sent; by default the source's `base_url`.
     - `on_event`: a function that gets each `events.TokenRejected`. A `TokenManager`'s subscribers get it in any case.
@@ -72,12 +75,11 @@ class BearerAuth(TokenSender, httpx.Auth):
             return
         token = await self._source.get_token()
         request.headers[_AUTHORIZATION] = token.authorization
-        try:
+        response: httpx.Response | None = None
+        with suppress(GeneratorExit):
             response = yield request
-            rejected = _remove_token(response, token) and response.status_code == _UNAUTHORIZED
-        finally:
-            request.headers.pop(_AUTHORIZATION, None)
-        if not rejected:
+        rejected = _remove_token(token, request, response)
+        if response is None or not rejected or response.status_code != _UNAUTHORIZED:
             return
         try:
             token_now = await self._source.get_token(rejected=token)
@@ -93,11 +95,10 @@ class BearerAuth(TokenSender, httpx.Auth):
         await response.aread()
         self._emit(token, None)
         request.headers[_AUTHORIZATION] = token_now.authorization
-        try:
+        response = None
+        with suppress(GeneratorExit):
             response = yield request
-            _remove_token(response, token_now)
-        finally:
-            request.headers.pop(_AUTHORIZATION, None)
+        _remove_token(token_now, request, response)
 
 
 def _origin_of(url: httpx.URL) -> Origin:
@@ -105,16 +106,34 @@ def _origin_of(url: httpx.URL) -> Origin:
     return (url.scheme, url.host, _DEFAULT_PORTS.get(url.scheme) if url.port is None else url.port)
 
 
-def _remove_token(response: httpx.Response, token: Token) -> bool:
-    """Remove the token from the requests of a response and of its redirects; return whether the last one had it."""
-    requests = [earlier.request for earlier in response.history] + [response.request]
-    rejected = bool(response.request.headers.get(_AUTHORIZATION) == token.authorization)
-    if response.next_request is not None:
-        requests.append(response.next_request)
-    for request in requests:
-        if request.headers.get(_AUTHORIZATION) == token.authorization:
-            del request.headers[_AUTHORIZATION]
+def _remove_token(token: Token, request: httpx.Request, response: httpx.Response | None) -> bool:
+    """Remove the token from a request that is over, and from its redirects; return whether the last one had it.
+
+    If the request failed, there is no response: httpx closes the auth flow while it handles the exception. The flow has
+    left its own handler of `GeneratorExit` by now, so that `sys.exception()` is that exception.
+    """
+    requests = [request]
+    if response is not None:
+        requests += _requests_of(response)
+    else:
+        for link in linked(sys.exception()):
+            drop_writer_frames(link)
+            # The properties raise if there is no request.
+            with suppress(RuntimeError):
+                if isinstance(link, httpx.HTTPStatusError):
+                    requests += _requests_of(link.response)
+                elif isinstance(link, httpx.RequestError):
+                    requests.append(link.request)
+    with_token = [each for each in requests if each.headers.get(_AUTHORIZATION) == token.authorization]
+    rejected = response is not None and response.request in with_token
+    for each in with_token:
+        each.headers.pop(_AUTHORIZATION, None)
     return rejected
+
+
+def _requests_of(response: httpx.Response) -> list[httpx.Request]:
+    requests = [earlier.request for earlier in response.history] + [response.request]
+    return requests if response.next_request is None else [*requests, response.next_request]
 
 
 def _can_be_sent_again(request: httpx.Request) -> bool:

@@ -4,7 +4,11 @@ import asyncio
 import copy
 import io
 import logging
+import os
 import pickle
+import pydoc
+import reprlib
+import socket
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -36,7 +40,7 @@ from apivideo_auth import (
     TokenRejectedError,
     TokenStoreError,
 )
-from apivideo_auth._middleware import _drop_writer_frames
+from apivideo_auth._middleware import drop_writer_frames, linked
 from apivideo_auth._secrets import Secret, SecretBytes, fingerprint, masked, redact
 from apivideo_auth.emulator import Emulator
 from apivideo_auth.stores import store_from_url
@@ -44,6 +48,7 @@ from tests.conftest import API_KEY
 from tests.support.doubles import LoopClock, Service
 from tests.support.loopback import serving
 from tests.support.sources import FAR, Source
+from tests.support.tracebacks import shown_with_locals
 
 SECRET = "made-up-secret-0123456789"
 
@@ -104,10 +109,19 @@ def test_g09_a_token_says_generation_expiry_and_fingerprint() -> None:
         (("", FAR), ValueError),
         ((SECRET, "tomorrow"), TypeError),
         ((SECRET, datetime(2099, 1, 1)), ValueError),  # noqa: DTZ001  a naive one is the point
+        ((SECRET + "\n", FAR), ValueError),
+        ((SECRET + " x", FAR), ValueError),
+        ((SECRET + "é", FAR), ValueError),
+        ((SECRET + "\ud800", FAR), ValueError),
+        ((SECRET, FAR, SECRET), TypeError),
+        ((SECRET, FAR, True), TypeError),
+        ((SECRET, FAR, -1), ValueError),
     ],
 )
 def test_g09_a_token_of_ones_own_is_checked(args: tuple, error: type[Exception]) -> None:
-    """Stand-ins can make tokens; an invalid value is an error that does not show it."""
+    """Stand-ins can make tokens; an invalid value, such as text that no header can carry, is an error that does not
+    show it.
+    """
     with pytest.raises(error) as caught:
         Token(*args)
     assert SECRET not in str(caught.value)
@@ -243,6 +257,13 @@ def shown_by(make: object) -> str:
         lambda: RefreshTokenPayload({SECRET: 1}),
         lambda: AccessToken([SECRET.encode()], "bearer", 3600, SECRET),
         lambda: Token((SECRET,), FAR),
+        lambda: Token(SECRET + "\n", FAR),
+        lambda: Token("made-up", FAR, SECRET),
+        lambda: Token(memoryview(SECRET.encode()), FAR),
+        lambda: TokenManager(bytearray(SECRET.encode())),
+        lambda: TokenManager(memoryview(SECRET.encode())),
+        lambda: AuthenticatePayload({"apiKey": bytearray(SECRET.encode())}),
+        lambda: RefreshTokenPayload(bytearray(SECRET.encode())),
         lambda: Token(SECRET, SECRET),
         lambda: TokenManager("made-up-key", base_url=SECRET),
         lambda: TokenManager("made-up-key", base_url=(SECRET,)),
@@ -262,7 +283,7 @@ def shown_by(make: object) -> str:
         lambda: AuthenticationApi(application=(SECRET, SECRET)),
         lambda: BearerAuth(Source(None), origins=[SECRET]),
     ],
-    ids=range(36),
+    ids=range(43),
 )
 def test_g09_a_failed_construction_shows_no_secret(make: object) -> None:
     """A traceback with captured locals of a failed construction can be made, and shows no secret wherever it is."""
@@ -394,32 +415,42 @@ def test_g09_tools_that_shorten_strings_show_no_secret() -> None:
     assert LONG[:16] not in console.file.getvalue()
 
 
+async def ok(_request: web.Request) -> web.Response:
+    return web.Response()
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda transport: transport.abort(),
+        # The write fails: asyncio catches the error in a frame of its own, and aiohttp links it to another exception.
+        lambda transport: transport.get_extra_info("socket").shutdown(socket.SHUT_WR),
+    ],
+    ids=["before the write", "at the write"],
+)
 @pytest.mark.parametrize("body", [None, b"made-up body", {"a": "form"}], ids=["none", "bytes", "form"])
-async def test_g09_a_connection_that_dies_before_the_write_shows_no_header(body: object) -> None:
-    """If a connection is closed before the request is written, no frame of the traceback shows the token: not aiohttp's
-    writer, which holds the bytes of the header.
+async def test_g09_a_connection_that_breaks_shows_no_header(body: object, break_it: Callable[[Any], None]) -> None:
+    """If a connection breaks before or at the write of a request, no frame of the exception or of its chain shows the
+    token: neither aiohttp's writer nor asyncio's transport, which hold the bytes of the header.
     """
 
     async def cut(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         send = request.send
 
-        async def send_on_a_dead_connection(connection: Any) -> aiohttp.ClientResponse:
-            connection.transport.abort()
+        async def send_on_a_broken_connection(connection: Any) -> aiohttp.ClientResponse:
+            break_it(connection.transport)
             return await send(connection)
 
-        request.send = send_on_a_dead_connection
+        request.send = send_on_a_broken_connection
         return await handler(request)
 
-    async def handle(_request: web.Request) -> web.Response:
-        return web.Response()
-
-    async with serving(handle) as url:
+    async with serving(ok) as url:
         source = Source(url)
         source.current = Token(LONG, FAR)
         async with aiohttp.ClientSession(url, middlewares=(cut, BearerAuth(source))) as session:
             with pytest.raises(aiohttp.ClientError) as caught:
                 await session.post("/", data=body)
-    shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    shown = shown_with_locals(caught.value)
     assert "aiohttp/client.py" in shown
     assert LONG[:16] not in shown
 
@@ -437,16 +468,19 @@ def modules_of(error: BaseException | None) -> list[str]:
     return [frame.f_globals["__name__"] for frame, _ in frames]
 
 
+@pytest.mark.parametrize(
+    "writer", ["aiohttp.http_writer", "httpcore._async.http11", "h11._connection", "anyio.streams"]
+)
 @pytest.mark.parametrize("link", ["itself", "cause", "context", "cause of a context"])
-def test_g09_only_aiohttps_writer_is_cut_out_of_a_traceback(link: str) -> None:
-    """The frames above it stay, in the exception and in those that it is linked with."""
+def test_g09_only_the_writers_frames_are_taken_out_of_a_traceback(link: str, writer: str) -> None:
+    """The frames above and below them stay, in the exception and in those that it is linked to."""
 
     def fail() -> None:
         raise OSError
 
     error: BaseException = OSError()
     try:
-        run_in("made_up.above", lambda: run_in("aiohttp.http_writer", fail))
+        run_in("made_up.above", lambda: run_in(writer, lambda: run_in(writer, lambda: run_in("made_up.below", fail))))
     except OSError as caught:
         error = written = caught
     outer = RuntimeError()
@@ -458,7 +492,153 @@ def test_g09_only_aiohttps_writer_is_cut_out_of_a_traceback(link: str) -> None:
         outer.__cause__ = error
         error = ValueError()
         error.__context__ = outer
-    above = modules_of(written)[: modules_of(written).index("aiohttp.http_writer")]
-    assert "made_up.above" in above
-    _drop_writer_frames(error)
-    assert modules_of(written) == above
+    before = modules_of(written)
+    assert before.count(writer) == 2
+    for each in linked(error):
+        drop_writer_frames(each)
+    assert modules_of(written) == [module for module in before if module != writer]
+    assert {"made_up.above", "made_up.below"} <= set(before)
+
+
+def test_g09_a_traceback_that_starts_in_a_transport_loses_its_start() -> None:
+    """If asyncio's transport has caught the error itself, the traceback starts there, and keeps only other frames."""
+    try:
+        run_in("asyncio.selector_events", lambda: os.strerror("made up"))  # type: ignore[arg-type]
+    except TypeError as caught:
+        error = caught
+    assert error.__traceback__ is not None
+    error.__traceback__ = error.__traceback__.tb_next.tb_next
+    assert modules_of(error) == ["asyncio.selector_events", __name__]
+    drop_writer_frames(error)
+    assert modules_of(error) == [__name__]
+
+
+async def test_g09_a_header_that_cannot_be_sent_shows_no_token() -> None:
+    """If another header of the request is invalid, no frame of the exception shows the token beside it."""
+    async with serving(ok) as url:
+        source = Source(url)
+        source.current = Token(LONG, FAR)
+        async with aiohttp.ClientSession(url, middlewares=(BearerAuth(source),)) as session:
+            with pytest.raises(ValueError, match="header") as caught:
+                await session.get("/", headers={"Made-Up": "two\nlines"})
+    shown = shown_with_locals(caught.value)
+    assert "aiohttp/client.py" in shown
+    assert LONG[:16] not in shown
+
+
+async def test_g09_the_frames_of_the_programs_own_callbacks_stay() -> None:
+    """If a callback that aiohttp's writer calls fails, the traceback shows where, and no token."""
+
+    async def failing_callback(*_args: object) -> None:
+        raise LookupError
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(failing_callback)
+    async with serving(ok) as url:
+        source = Source(url)
+        source.current = Token(LONG, FAR)
+        bearer = BearerAuth(source)
+        async with aiohttp.ClientSession(url, middlewares=(bearer,), trace_configs=[trace]) as session:
+            with pytest.raises(LookupError) as caught:
+                await session.get("/")
+    shown = shown_with_locals(caught.value)
+    assert "in failing_callback" in shown
+    assert LONG[:16] not in shown
+
+
+async def test_g09_a_context_beside_a_cause_shows_no_header() -> None:
+    """Both exceptions that one exception is linked to are cleaned, also if they form a circle."""
+    causes: list[OSError] = []
+
+    async def fail(request: aiohttp.ClientRequest, _handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection(request.url.host, request.url.port)
+            writer.transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
+            writer.write(str(request.headers["Authorization"]).encode())
+            with pytest.raises(OSError, match="pipe") as caught:
+                await reader.read()
+            causes.append(caught.value)
+        error = aiohttp.ClientPayloadError("made up")
+        error.__cause__, error.__context__ = causes
+        causes[1].__context__ = error
+        raise error
+
+    async with serving(ok) as url:
+        source = Source(url)
+        source.current = Token(LONG, FAR)
+        async with aiohttp.ClientSession(url, middlewares=(BearerAuth(source), fail)) as session:
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await session.get("/")
+    assert len(causes) == 2
+    for cause in causes:
+        shown = shown_with_locals(cause)
+        assert "test_g09" in shown
+        assert LONG[:16] not in shown
+
+
+@pytest.mark.parametrize("secret", [Secret(LONG), SecretBytes(LONG.encode())], ids=["str", "bytes"])
+def test_g09_pieces_and_sums_are_masked(secret: Any) -> None:
+    """A piece of a masked string, and its sum with another string, are equal to those of a plain one, and masked."""
+    plain = type(secret).__mro__[1](secret)
+    dash, dots, start = ("-", "...", "made-") if isinstance(secret, str) else (b"-", b"...", b"made-")
+    results = [
+        (secret[:20] + dots + secret[-20:], plain[:20] + dots + plain[-20:]),
+        (dots + secret, dots + plain),
+        (secret + secret, plain + plain),
+        (secret.strip(start), plain.strip(start)),
+        (secret.lstrip(start), plain.lstrip(start)),
+        (secret.rstrip(start), plain.rstrip(start)),
+        (secret.removeprefix(start), plain.removeprefix(start)),
+        (secret.removesuffix(start), plain.removesuffix(start)),
+        (secret.split(dash), plain.split(dash)),
+        (secret.rsplit(dash, maxsplit=1), plain.rsplit(dash, maxsplit=1)),
+        (secret.partition(dash), plain.partition(dash)),
+        (secret.rpartition(dash), plain.rpartition(dash)),
+        (secret.splitlines(), plain.splitlines()),
+    ]
+    for masked_one, plain_one in results:
+        assert masked_one == plain_one
+        assert "0123" in repr(plain_one)
+        assert "0123" not in repr(masked_one)
+
+
+def test_g09_a_sum_with_another_type_is_that_types() -> None:
+    """A sum with an object that is not a string is what it is for a plain string: its own, or a `TypeError`."""
+
+    class Path:
+        def __add__(self, other: object) -> str:
+            return "left"
+
+        def __radd__(self, other: object) -> str:
+            return "right"
+
+    for secret in (Secret(LONG), SecretBytes(LONG.encode())):
+        assert secret + Path() == "right"
+        assert Path() + secret == "left"
+        with pytest.raises(TypeError):
+            secret + 5
+        with pytest.raises(TypeError):
+            5 + secret
+    data = bytearray(b"made-up ")
+    data += SecretBytes(b"bytes")
+    assert data == bytearray(b"made-up ") + SecretBytes(b"bytes") == bytearray(b"made-up bytes")
+    assert repr(SecretBytes(b"bytes") + data) == "b'***'"
+
+
+def test_g09_text_that_a_program_asks_for_is_plain() -> None:
+    """`str`, f-strings, `%`, `format` and `join` give the text, so that a program can send or write it."""
+    secret = Secret(LONG)
+    for text in (str(secret), f"{secret}", "%s" % secret, "{}".format(secret), "".join([secret, ""])):  # noqa: UP031, UP032, FLY002  each of them
+        assert type(text) is str
+        assert text == LONG
+
+
+def test_g09_tools_that_cut_strings_show_no_secret() -> None:
+    """`pydoc` and `reprlib`, which build a short text of the two ends of a string, show none of a secret. The `cgitb`
+    module and IPython use them for their tracebacks.
+    """
+    short = reprlib.Repr()
+    short.maxstring = 4
+    for secret in (Secret(LONG), SecretBytes(LONG.encode()), Token(LONG, FAR).authorization):
+        for shown in (pydoc.text.repr(secret), pydoc.html.repr(secret), short.repr(secret)):
+            assert not any(piece in shown for piece in ("made", "up", "def", "0123"))

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import logging
+import socket
 import subprocess
 import sys
 import traceback
@@ -19,6 +20,7 @@ from apivideo_auth.events import TokenRejected
 from apivideo_auth.httpx import BearerAuth
 from tests.support.loopback import serving
 from tests.support.sources import Source
+from tests.support.tracebacks import shown_with_locals
 
 ONE, TWO = "Bearer made-up-access-1", "Bearer made-up-access-2"
 
@@ -476,6 +478,130 @@ async def test_the_request_of_an_error_holds_no_token(broken: str) -> None:
             await client.get("/")
     assert server.tokens[-1] == broken
     assert "Authorization" not in caught.value.request.headers
+
+
+@pytest.mark.parametrize("body", [None, b"made-up body"], ids=["none", "bytes"])
+@pytest.mark.parametrize("fails", [1, 2], ids=["first", "replay"])
+async def test_a_connection_that_breaks_shows_no_token(body: bytes | None, fails: int) -> None:
+    """If a connection breaks at the write, at the first request or at the replay, no frame of the exception or of its
+    chain shows the token: not those of httpcore and asyncio, which hold the bytes of the header.
+    """
+    server = Server()
+    connected = 0
+
+    async def trace(name: str, info: dict[str, Any]) -> None:
+        nonlocal connected
+        if name == "connection.connect_tcp.complete":
+            connected += 1
+            if connected == fails:
+                info["return_value"].get_extra_info("socket").shutdown(socket.SHUT_WR)
+
+    # Each request has a connection of its own.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with serving(server) as url, client_of(BearerAuth(Source(url)), url, limits=limits) as client:
+        with pytest.raises(httpx.TransportError) as caught:
+            await client.post("/", content=body, extensions={"trace": trace})
+    assert connected == fails
+    shown = shown_with_locals(caught.value)
+    assert "httpx/_client.py" in shown
+    assert "made-up-access" not in shown
+    assert "Authorization" not in caught.value.request.headers
+
+
+async def test_a_header_that_cannot_be_sent_shows_no_token() -> None:
+    """If another header of the request is invalid, no frame of the exception shows the token beside it."""
+    async with serving(Server()) as url, client_of(BearerAuth(Source(url)), url) as client:
+        with pytest.raises(httpx.LocalProtocolError) as caught:
+            await client.get("/", headers={"Made-Up": "two\nlines"})
+    shown = shown_with_locals(caught.value)
+    assert "httpx/_client.py" in shown
+    assert "made-up-access" not in shown
+
+
+async def test_the_frames_of_the_programs_own_generator_stay() -> None:
+    """If a generator that makes a body fails, the traceback shows where, and no token."""
+
+    async def failing_generator() -> AsyncIterator[bytes]:
+        yield b"made-up"
+        raise LookupError
+
+    async with serving(Server()) as url, client_of(BearerAuth(Source(url)), url) as client:
+        with pytest.raises(LookupError) as caught:
+            await client.post("/", content=failing_generator())
+    shown = shown_with_locals(caught.value)
+    assert "in failing_generator" in shown
+    assert "made-up-access" not in shown
+
+
+async def test_a_cancelled_request_shows_no_token() -> None:
+    """The frames of a cancellation show no token either."""
+    sending = asyncio.Event()
+
+    async def handle(_request: web.Request) -> web.Response:
+        sending.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with serving(handle) as url, client_of(BearerAuth(Source(url)), url) as client:
+        request = asyncio.create_task(client.get("/"))
+        await sending.wait()
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await request
+    shown = shown_with_locals(caught.value)
+    assert "made-up-access" not in shown
+
+
+@pytest.mark.parametrize("most", [0, 20], ids=["too many redirects", "broken"])
+async def test_the_request_of_an_error_after_a_redirect_holds_no_token(most: int) -> None:
+    """If a redirect within the origin fails, the request of the exception does not have the header."""
+    server = Server(ONE)
+    server.redirects["/start"] = 302, "/end"
+
+    async def handle(request: web.Request) -> web.Response:
+        if request.path == "/end":
+            assert request.transport is not None
+            request.transport.close()
+        return await server(request)
+
+    async with (
+        serving(handle) as url,
+        client_of(BearerAuth(Source(url)), url, follow_redirects=True, max_redirects=most) as client,
+    ):
+        with pytest.raises(httpx.RequestError) as caught:
+            await client.get("/start")
+    assert caught.value.request.url.path == "/end"
+    assert "Authorization" not in caught.value.request.headers
+
+
+async def test_the_response_of_a_hooks_error_holds_no_token() -> None:
+    """If an event hook raises for a status, the requests of its exception do not have the header, and an exception
+    without a request is raised as it is.
+    """
+    bare = httpx.HTTPStatusError("made up", request=None, response=httpx.Response(404))  # type: ignore[arg-type]
+
+    async def hook(response: httpx.Response) -> None:
+        if response.request.url.path == "/bare":
+            raise bare
+        if response.request.url.path == "/end":
+            response.raise_for_status()
+
+    server = Server()
+    server.redirects["/start"] = 302, "/end"
+    hooks = {"response": [hook]}
+    async with (
+        serving(server) as url,
+        client_of(BearerAuth(Source(url)), url, follow_redirects=True, event_hooks=hooks) as client,
+    ):
+        with pytest.raises(httpx.HTTPStatusError) as caught:
+            await client.get("/start")
+        assert server.tokens == [ONE, ONE]
+        assert caught.value.request.url.path == "/end"
+        for each in (caught.value, caught.value.response):
+            assert "Authorization" not in each.request.headers
+        with pytest.raises(httpx.HTTPStatusError) as caught:
+            await client.get("/bare")
+        assert caught.value is bare
 
 
 async def test_a_replay_that_is_redirected_leaves_no_token() -> None:
