@@ -174,12 +174,14 @@ class Refresher:
         Raises if no other token can be had.
         """
         state, task = self._state, self._in_flight()
-        if task is not None and self._only_waits:
-            # It waits for another worker, and the record may have a token for this caller already.
-            await self._look(request)
+        if task is not None:
+            await self._join(task, until_it_waits=True)
+            if state.current is denied and not task.done():
+                # It waits for another worker, and the record may have a token for this caller already.
+                await self._look(request)
             if state.current is not denied:
                 return
-        if task is None:
+        else:
             backing_off = state.active_backoff(now) is not None
             reason: events.Reason = "rejected" if request.rejected else "min_ttl"
             task = self._start(self._look(request) if backing_off else self._renew(reason, request))
@@ -207,13 +209,19 @@ class Refresher:
         self._schedule()
         return self._task
 
-    async def _join(self, task: _Task) -> Outcome | None:
+    async def _join(self, task: _Task, *, until_it_waits: bool = False) -> Outcome | None:
         """Wait until a task has ended; return its outcome.
 
-        Returns early, with `None`, if the manager is closed or has adopted a token meanwhile.
+        Returns early, with `None`, if the manager is closed or has adopted a token meanwhile, or `until_it_waits` for
+        another worker.
         """
         current = self._state.current
-        while not (task.done() or self._state.closed or self._state.current is not current):
+        while not (
+            task.done()
+            or self._state.closed
+            or self._state.current is not current
+            or (until_it_waits and self._only_waits)
+        ):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.add(waiter)
             try:
@@ -256,6 +264,7 @@ class Refresher:
             match outcome:
                 case Busy():
                     self._only_waits = True
+                    self._wake()
                     await renewer.slot.changed(max(outcome.retry_after, MIN_DELAY))
                     self._only_waits = False
                     if state.current is not known:

@@ -121,7 +121,7 @@ def open_failover_slot(  # noqa: PLR0913  they belong together, and are keywords
     with _accounts_lock:
         try:
             accounts: _Accounts = _accounts_of.setdefault(store, WeakValueDictionary())
-            kept = _kept_of.setdefault(store, set())
+            kept: set[FailoverAccount] = _kept_of.setdefault(store, set())
         except TypeError:
             # A store without a hash or weak references: its managers do not share.
             accounts, kept = WeakValueDictionary(), set()
