@@ -16,7 +16,7 @@ from apivideo_auth._models import AccessToken, AuthenticatePayload, RefreshToken
 from apivideo_auth._policy import MAX_ATTEMPT_TIMEOUT
 from apivideo_auth._response import MAX_BODY_SIZE, Endpoint, parse_response
 from apivideo_auth._secrets import masked
-from apivideo_auth._urls import PRODUCTION, normal_base_url
+from apivideo_auth._urls import PRODUCTION, invalid_proxy, normal_base_url
 from apivideo_auth._validation import check_instance, check_number
 from apivideo_auth._version import __version__
 from apivideo_auth.events import logger
@@ -24,6 +24,7 @@ from apivideo_auth.events import logger
 _CONNECT_FRACTION: Final = 0.9
 """The fraction of `attempt_timeout` within which a connection must be made. Without one, nothing was sent."""
 
+_NETWORK_ERRORS: Final = (aiohttp.ClientError, OSError, asyncio.IncompleteReadError)
 _CONNECTION_PROBLEMS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (aiohttp.ClientSSLError, "the TLS handshake failed; check that the server speaks TLS on this port"),
     (aiohttp.ClientProxyConnectionError, "the proxy cannot be reached; check the proxy settings of the environment"),
@@ -166,19 +167,16 @@ class AuthenticationApi:
                 data=aiohttp.BytesPayload(payload.to_json(), content_type="application/json"),
                 allow_redirects=False,
             ) as response:
-                body = io.BytesIO()
-                while not response.content.at_eof() and body.tell() <= MAX_BODY_SIZE:
-                    body.write(await response.content.read(MAX_BODY_SIZE + 1 - body.tell()))
                 return parse_response(
                     endpoint,
                     self._base_url,
                     response.status,
                     response.headers,
-                    body.getvalue(),
+                    await _body_of(response),
                     utc=self.clock.utc(),
                     sent=secret,
                 )
-        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
+        except (*_NETWORK_ERRORS, ValueError) as error:
             if self._connector is not None and self._connector.closed:
                 closed = "the connector was closed during the call; keep it open while it is in use"
                 return Failure(kind="misuse", message=closed)
@@ -234,16 +232,26 @@ class AuthenticationApi:
                 advice = "it requires a user name and a password" if error.status == 407 else "check its settings"  # noqa: PLR2004
                 message = f"{url} cannot be reached: the proxy responded with status {error.status}; {advice}"
                 return _not_sent(message)
+            case ValueError():
+                return self._invalid_url_failure(error, url)
             case aiohttp.ClientResponseError():
                 message = f"{url} did not send a valid HTTP response; check the base URL"
                 return Failure(kind="invalid", message=message)
             case TimeoutError():
                 seconds = f"{self._attempt_timeout:g} seconds"
                 message = f"{url} did not respond within {seconds}; {check}"
-                return Failure(kind="connection", message=message)
             case _:
                 message = f"{url} closed the connection before its response was complete; {check}"
-                return Failure(kind="connection", message=message)
+        return Failure(kind="connection", message=message)
+
+    def _invalid_url_failure(self, error: ValueError, url: str) -> Failure:
+        # The error's own text may show the password in the URL of a proxy.
+        variable = invalid_proxy() if self._trust_env else None
+        if variable is not None:
+            return _misuse(f"{url} cannot be reached: {invalid_proxy_problem(variable)}")
+        if isinstance(error, aiohttp.InvalidURL):
+            return _not_sent(f"{url} cannot be reached: its host is not valid; check the base URL")
+        return Failure(kind="connection", message=f"the call to {url} failed with {type(error).__name__}")
 
     def _why_no_connection(self, error: aiohttp.ClientConnectorError) -> str:
         # A certificate error has no underlying system error.
@@ -257,6 +265,27 @@ class AuthenticationApi:
         if isinstance(system_error, socket.gaierror):
             return f"the host name does not resolve; check the base URL and the network{proxy}"
         return f"{getattr(system_error, 'strerror', None) or 'no connection'}; check the network{proxy}"
+
+
+async def _body_of(response: aiohttp.ClientResponse) -> bytes:
+    """Return the body, with at most one byte more than allowed.
+
+    If the body is cut short, return what arrived, since the status and the headers mean enough. A token needs the
+    whole body: with status 200, raise what aiohttp raises.
+    """
+    body = io.BytesIO()
+    try:
+        while not response.content.at_eof() and body.tell() <= MAX_BODY_SIZE:
+            body.write(await response.content.read(MAX_BODY_SIZE + 1 - body.tell()))
+    except _NETWORK_ERRORS:
+        if response.status == 200:  # noqa: PLR2004
+            raise
+    return body.getvalue()
+
+
+def invalid_proxy_problem(variable: str) -> str:
+    """Return a sentence about a variable with an invalid URL of a proxy, without the URL: it may hold a password."""
+    return f"the proxy in {variable} of the environment is not a valid URL; write one such as http://proxy.example:3128"
 
 
 def certificate_problem(error: aiohttp.ClientConnectorCertificateError) -> str:

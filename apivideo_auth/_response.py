@@ -33,6 +33,7 @@ def parse_response(  # noqa: PLR0913  one argument for each part of a response
     """Return the token that an endpoint of `origin` sent, or the failure.
 
     `headers` must ignore case. `body` holds at most `MAX_BODY_SIZE` bytes; one byte more means that there were more.
+    If the status is not 200, the body may be incomplete.
     `utc` is the wall clock, for a `Retry-After` with a date. `sent` is the secret that was sent: a response may repeat
     it, and a failure must not show it.
     """
@@ -45,7 +46,7 @@ def parse_response(  # noqa: PLR0913  one argument for each part of a response
         if status == 200:  # noqa: PLR2004
             return Failure(kind="invalid", status=status, message=f"{url} responded without a token: {error}")
         document = None
-    described, wait = bad_request_from(document), retry_after(headers, utc=utc)
+    described, wait = bad_request_from(document), retry_after(headers, status=status, utc=utc)
     kind, message = _meaning(status, endpoint, origin, wait)
     title = clean_text(described.title, sent)
     return Failure(
@@ -88,17 +89,20 @@ def _when(wait: float | None) -> str:
     return f"; try again in {math.ceil(wait)} seconds" if wait is not None and wait > 0 else ""
 
 
-def retry_after(headers: Mapping[str, str], *, utc: float) -> float | None:
-    """Return the seconds that the server asks to wait, or None.
+def retry_after(headers: Mapping[str, str], *, status: int, utc: float) -> float | None:
+    """Return the seconds that the server asks to wait, or None. The longest wait of several headers counts.
 
-    `X-RateLimit-Retry-After` (api.video: seconds) and `Retry-After` (RFC 9110: seconds or a date). The longer one
-    counts.
+    `Retry-After` (RFC 9110: seconds or a date) counts with each status. `X-RateLimit-Retry-After` (api.video: seconds)
+    counts with status 429 alone: with another status it says when the limit is reset, and does not ask for a pause.
     """
-    waits = (
-        _seconds(headers.get("X-RateLimit-Retry-After", "")),
-        _seconds(headers.get("Retry-After", "")),
-        _seconds_until(headers.get("Retry-After", ""), utc),
-    )
+    waits: list[float | None] = []
+    # A multidict has an item for each header, also if several have the same name.
+    for name, text in headers.items():
+        if name.lower() == "retry-after":
+            moment = http_date(text)
+            waits += [_seconds(text), None if moment is None else max(0.0, moment - utc)]
+        elif name.lower() == "x-ratelimit-retry-after" and status == 429:  # noqa: PLR2004
+            waits.append(_seconds(text))
     return max((wait for wait in waits if wait is not None), default=None)
 
 
@@ -110,12 +114,13 @@ def _seconds(text: str) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def _seconds_until(text: str, utc: float) -> float | None:
+def http_date(text: str) -> float | None:
+    """Return the date in a header in seconds since the Unix epoch, or None if the text is not a date."""
     try:
         moment = parsedate_to_datetime(text)
         # HTTP dates are UTC. Without a zone, or with -0000, Python returns a naive datetime.
         moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-        return max(0.0, moment.timestamp() - utc)
+        return moment.timestamp()
     except (ValueError, OverflowError, TypeError, IndexError):
         return None
 

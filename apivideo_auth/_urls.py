@@ -3,6 +3,7 @@
 import os
 from ipaddress import ip_address
 from typing import Final, TypeAlias
+from urllib.request import getproxies
 
 from yarl import URL
 
@@ -18,6 +19,8 @@ Origin: TypeAlias = tuple[str, str | None, int | None]
 """Scheme, host and port. `URL.origin()` cannot replace it: there `https://h:443` and `https://h` differ."""
 
 _HTTP_SCHEME = {"ws": "http", "wss": "https"}
+_PROXY_SCHEMES: Final = ("http", "https", "ws", "wss")
+_MAX_LABEL_LENGTH: Final = 63
 
 
 def origin_of(url: URL) -> Origin:
@@ -61,13 +64,48 @@ def _parsed(text: str, what: str) -> URL:
     """Return `text` as a URL with scheme http or https, a host, and no default port; raise `ValueError` otherwise."""
     try:
         url = URL(text)
-        known = url.scheme in ("http", "https") and bool(url.host) and bool(url.port)
+        known = url.scheme in ("http", "https") and _has_valid_host(url) and bool(url.port)
         if known and text.isprintable() and " " not in text:
             return url.with_port(None) if url.is_default_port() else url
-    except ValueError:
+    except (ValueError, IndexError):  # yarl raises IndexError for some texts, such as "https://host[]@"
         pass
     # The message does not repeat the text: it may be an API key in the wrong place.
     raise ValueError(f"{what} is not an http(s) URL; write an origin such as {PRODUCTION!r}")
+
+
+def _has_valid_host(url: URL) -> bool:
+    """Return whether a connection to the host can be tried. Raises `ValueError` if its name cannot be decoded."""
+    host = url.raw_host
+    if not host or not url.host:
+        return False
+    if ":" in host:  # IPv6, checked by yarl
+        return True
+    if host.replace(".", "").isdigit():
+        try:
+            return bool(ip_address(host))
+        except ValueError:
+            return False
+    # The root's label is empty, and may be written: "ws.api.video."
+    labels = host.removesuffix(".").split(".")
+    return all(1 <= len(label) <= _MAX_LABEL_LENGTH for label in labels)
+
+
+def invalid_proxy() -> str | None:
+    """Return the variable of the environment that holds an invalid URL of a proxy, or None if there is none.
+
+    With such a proxy aiohttp raises a `ValueError` of some kind before it connects.
+    """
+    for scheme, proxy in getproxies().items():
+        if scheme in _PROXY_SCHEMES and not _is_proxy(proxy):
+            return f"{scheme.upper()}_PROXY"
+    return None
+
+
+def _is_proxy(text: str) -> bool:
+    try:
+        return _has_valid_host(URL(text))
+    except (ValueError, IndexError):
+        return False
 
 
 def _allows_plain_http(host: str) -> bool:

@@ -170,6 +170,8 @@ def token(settings: "Settings", *, form: str, min_ttl: float | None, force: bool
     """  # noqa: D301  click's mark for a paragraph that is not wrapped
     from apivideo_auth.cli import _token
 
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  its descriptor was closed
+        raise click.ClickException("cannot print the token: standard output is closed")
     got = _run(_token.get(settings, min_ttl=min_ttl, force=force))
     click.echo(_token.formatted(got, form, settings.base_url))
 

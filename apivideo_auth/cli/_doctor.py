@@ -1,7 +1,6 @@
 """The command `doctor`: checks the API key, the store, the network, the API and the clock."""
 
 from collections.abc import AsyncIterator
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 from urllib.request import getproxies, proxy_bypass
@@ -11,8 +10,11 @@ from attrs import frozen
 from yarl import URL
 
 from apivideo_auth import AuthError, TokenStoreError
-from apivideo_auth._api import certificate_problem
+from apivideo_auth._api import certificate_problem, invalid_proxy_problem
 from apivideo_auth._clock import SYSTEM_CLOCK
+from apivideo_auth._failure import clean_text
+from apivideo_auth._response import http_date
+from apivideo_auth._urls import invalid_proxy
 from apivideo_auth.cli import _token
 from apivideo_auth.cli._exits import ExitCode, exit_code
 from apivideo_auth.cli._settings import Settings
@@ -81,13 +83,20 @@ async def _network(settings: Settings) -> AsyncIterator[Finding]:
     except aiohttp.ClientProxyConnectionError:
         yield Finding("proxy", f"{proxy} cannot be reached; it comes from the environment", ExitCode.UNREACHABLE)
     except aiohttp.ClientHttpProxyError as error:
-        yield Finding("proxy", f"{proxy} responded with {error.status} {error.message}", ExitCode.UNREACHABLE)
+        yield Finding(
+            "proxy", f"{proxy} responded with {error.status} {clean_text(error.message)}", ExitCode.UNREACHABLE
+        )
     except aiohttp.ClientConnectorDNSError:
         yield Finding("host", f"the name {host} does not resolve", ExitCode.UNREACHABLE)
     except aiohttp.ClientConnectorCertificateError as error:
         yield Finding("TLS", f"the certificate of {host} is {certificate_problem(error)}", ExitCode.UNREACHABLE)
-    except (aiohttp.ClientError, TimeoutError) as error:
-        reason = str(error) or type(error).__name__
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        variable = invalid_proxy() if settings.trust_env and isinstance(error, ValueError) else None
+        if variable is not None:
+            yield Finding("proxy", invalid_proxy_problem(variable), ExitCode.UNREACHABLE)
+            return
+        # The text of a ValueError, such as aiohttp's InvalidURL, may show the password in the URL of a proxy.
+        reason = type(error).__name__ if isinstance(error, ValueError) else str(error) or type(error).__name__
         yield Finding("host", f"{host} cannot be reached: {reason}", ExitCode.UNREACHABLE)
     else:
         yield Finding("proxy", "none" if proxy is None else f"{proxy} works")
@@ -114,10 +123,10 @@ def _resource(response: aiohttp.ClientResponse) -> Finding:
 
 
 def _clock(response: aiohttp.ClientResponse) -> Finding:
-    try:
-        skew = SYSTEM_CLOCK.utc() - parsedate_to_datetime(response.headers["Date"]).timestamp()
-    except (KeyError, ValueError):
+    date = http_date(response.headers.get("Date", ""))
+    if date is None:
         return Finding("clock", "not checked, since the response has no valid Date")
+    skew = SYSTEM_CLOCK.utc() - date
     if abs(skew) <= _MAX_SKEW:
         return Finding("clock", f"differs from the server's by less than {_MAX_SKEW:.0f} s")
     direction = "ahead of" if skew > 0 else "behind"

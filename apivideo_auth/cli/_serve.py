@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import click
 
+from apivideo_auth import AuthenticatePayload
 from apivideo_auth._manager import API_KEY_VARIABLE
 from apivideo_auth._secrets import Secret
 from apivideo_auth.emulator import Emulator, Fault, RateLimits
@@ -26,8 +27,13 @@ async def run(  # noqa: PLR0913  one for each option
     refused_status: str,
     faults: tuple[Fault, ...],
 ) -> None:
-    """Serve until SIGTERM or SIGINT. Raises `click.ClickException` if the address is not available."""
+    """Serve until SIGTERM or SIGINT. Raises `click.ClickException` if the address is not available.
+
+    Raises `ValueError` if the API key of the environment is invalid.
+    """
     environment_key = Secret(os.environ.get(API_KEY_VARIABLE, ""))
+    if environment_key:
+        AuthenticatePayload(environment_key)  # checks that clients can use the key
     server = Emulator(
         api_key=environment_key or DEFAULT_API_KEY,
         host=host,

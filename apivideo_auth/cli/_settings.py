@@ -90,6 +90,8 @@ def _api_key(key_file: Path | None) -> str:
 def _read(key_file: Path) -> str:
     try:
         if str(key_file) == "-":
+            if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  its descriptor was closed
+                raise ValueError("cannot read the API key: standard input is closed")
             if sys.stdin.isatty():
                 # Not shown while it is typed.
                 key: str = click.prompt("API key", hide_input=True, err=True)

@@ -86,6 +86,8 @@ def execute(arguments: tuple[str, ...], token: Token, base_url: str) -> NoReturn
     environment = {name: value for name, value in os.environ.items() if name != API_KEY_VARIABLE}
     environment |= {ACCESS_TOKEN_VARIABLE: str(token.access_token), BASE_URL_VARIABLE: base_url}
     try:
+        if not arguments[0]:
+            raise FileNotFoundError  # noqa: TRY301  the operating systems name different errors
         if sys.platform == "win32":
             # Windows cannot replace a process: the prompt would return while the program still runs.
             sys.exit(subprocess.call(arguments, env=environment))  # noqa: S603  the user's own program
@@ -94,7 +96,7 @@ def execute(arguments: tuple[str, ...], token: Token, base_url: str) -> NoReturn
             signal.signal(number, signal.SIG_DFL)
         os.execvpe(arguments[0], arguments, environment)  # noqa: S606  as above
     except FileNotFoundError:
-        click.echo(f"Error: command not found: {arguments[0]}", err=True)
+        click.echo(f"Error: command not found: {arguments[0] or repr('')}", err=True)
         sys.exit(ExitCode.NOT_FOUND)
     except OSError as error:
         click.echo(f"Error: cannot execute {arguments[0]}: {error.strerror}", err=True)

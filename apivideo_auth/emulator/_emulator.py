@@ -2,7 +2,8 @@
 
 import logging
 import socket
-from asyncio import get_running_loop
+from asyncio import AbstractEventLoop, get_running_loop
+from contextlib import suppress
 from typing import Final, Self
 
 from aiohttp import web
@@ -112,16 +113,36 @@ class Emulator:
         self._service: Service | None = None
         self._runner: web.AppRunner | None = None
         self._url: str | None = None
+        self._loop: AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
         return f"<Emulator {getattr(self, '_url', None) or 'not started'}>"
 
     @property
     def url(self) -> str:
-        """The address, without a slash at its end. Raises `RuntimeError` before the start."""
+        """The address, without a slash at its end.
+
+        Raises `RuntimeError` before the start, and in another event loop while the emulator's own is not running, since
+        no request would be answered.
+        """
         if self._url is None:
             raise RuntimeError("the emulator is not started; use `async with Emulator() as server`")
+        if self._is_paused():
+            raise RuntimeError(
+                "the emulator was started in another event loop, which is not running; start it in this one (with "
+                "pytest-asyncio, give the fixture the loop_scope of the test)"
+            )
         return self._url
+
+    def _is_paused(self) -> bool:
+        """Return whether another loop runs in this thread instead of the emulator's. A closed loop has no server."""
+        loop = self._loop
+        if loop is None or loop.is_running() or loop.is_closed():
+            return False
+        with suppress(RuntimeError):  # no loop runs here
+            get_running_loop()
+            return True
+        return False
 
     @property
     def api_key(self) -> str:
@@ -169,6 +190,7 @@ class Emulator:
         """Start to listen. Raises `OSError` if the address is not available, `RuntimeError` after the first start."""
         if self._runner is not None:
             raise RuntimeError("an emulator is started once; create another one")
+        self._loop = get_running_loop()
         host, port = self._address
         # One address, also if the name has more: each would get its own free port.
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)

@@ -5,11 +5,13 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
 import trustme
 
+from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth.cli._exits import ExitCode
 from apivideo_auth.emulator import Emulator, Fault
 from tests.cli.process import run
@@ -51,6 +53,39 @@ async def test_doctor_compares_the_clocks(server: Emulator, environment: dict[st
     code, out, _ = await run(environment, "doctor")
     assert code == ExitCode.FAILED
     assert "s ahead of the server's; set this machine's clock" in out
+
+
+@pytest.mark.parametrize("zone", ["-0000", "", "GMT", "+0000"])
+async def test_a_date_without_a_zone_is_utc(server: Emulator, environment: dict[str, str], zone: str) -> None:
+    """The server's date is UTC also if it does not say so, whatever the zone of this machine."""
+    date = formatdate(SYSTEM_CLOCK.utc()).replace("-0000", zone).strip()
+    server.inject(Fault(status=200, on="/videos", headers={"Date": date}))
+    code, out, _ = await run(environment | {"TZ": "America/New_York"}, "doctor")
+    assert (code, out.splitlines()[-1]) == (0, "  ok  clock: differs from the server's by less than 30 s")
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "user:made-up-password@127.0.0.1:1",
+        "http://user:made-up-password@127.0.0.1:99999",
+        "http://user:made-up-password@127.0.0.1:abc",
+        "http://user:made-up-password@a..b:1",
+        "http://user:made-up-password@",
+    ],
+)
+async def test_an_invalid_proxy_is_a_finding(environment: dict[str, str], proxy: str) -> None:
+    """Doctor names the variable that holds an invalid proxy, not its value; `token` says the same."""
+    environment |= {"APIVIDEO_BASE_URL": "https://127.0.0.1:9", "HTTPS_PROXY": proxy}
+    code, out, err = await run(environment, "doctor")
+    assert (code, err) == (ExitCode.UNREACHABLE, "")
+    assert out.splitlines()[-1].startswith(
+        "FAIL  proxy: the proxy in HTTPS_PROXY of the environment is not a valid URL; "
+    )
+    code, out_of_token, err = await run(environment, "token")
+    assert (code, out_of_token) == (ExitCode.UNREACHABLE, "")
+    assert err.startswith("Error: https://127.0.0.1:9/auth/api-key cannot be reached: the proxy in HTTPS_PROXY ")
+    assert "password" not in out + err
 
 
 async def test_doctor_checks_the_store(environment: dict[str, str], tmp_path: Path) -> None:

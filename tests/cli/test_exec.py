@@ -69,6 +69,7 @@ async def test_the_program_dies_of_a_closed_pipe(environment: dict[str, str]) ->
 @pytest.mark.parametrize(
     ("program", "code", "message"),
     [
+        ("", ExitCode.NOT_FOUND, "Error: command not found: ''\n"),
         ("made-up-program", ExitCode.NOT_FOUND, "Error: command not found: made-up-program\n"),
         ("{folder}", ExitCode.NOT_EXECUTABLE, "Error: cannot execute {folder}: Permission denied\n"),
     ],

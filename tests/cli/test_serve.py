@@ -47,6 +47,15 @@ async def test_serve_never_prints_a_key_of_the_environment(bare: dict[str, str])
     assert b"APIVIDEO_API_KEY" in err
 
 
+@pytest.mark.parametrize("key", [" ", "made-up\n", "<key>", "'made-up'"])
+async def test_serve_rejects_a_key_that_no_client_accepts(bare: dict[str, str], key: str) -> None:
+    """A key of the environment that every client rejects is a usage error, which does not show the key."""
+    code, out, err = await run(bare | {"APIVIDEO_API_KEY": key}, "serve")
+    assert (code, out) == (ExitCode.USAGE, "")
+    assert re.fullmatch(r"Error: the API key .*\n", err)
+    assert key not in err or key == " "
+
+
 async def test_serve_logs_each_request(bare: dict[str, str]) -> None:
     """Each request is one line on standard error, at once: method, path, status and outcome, nothing unprintable."""
     async with serving(bare) as (process, url), aiohttp.ClientSession(url) as session:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from apivideo_auth.cli._exits import ExitCode
 from apivideo_auth.emulator import Emulator, Fault
-from tests.cli.process import run
+from tests.cli.process import COMMAND, run
 
 
 async def test_a_token_is_kept_between_calls(server: Emulator, environment: dict[str, str]) -> None:
@@ -89,6 +90,29 @@ async def test_the_key_comes_from_a_file_or_from_standard_input(
     assert "not a text file" in (await run(environment, "token", "--key-file", str(path)))[2]
     path.write_text("x" * 5000)
     assert "more than 4096 characters" in (await run(environment, "token", "--key-file", str(path)))[2]
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "message"),
+    [
+        ("<&-", ExitCode.USAGE, "Error: cannot read the API key: standard input is closed\n"),
+        (">&-", ExitCode.FAILED, "Error: cannot print the token: standard output is closed\n"),
+    ],
+)
+async def test_a_closed_stream_is_one_line(
+    server: Emulator, environment: dict[str, str], closed: str, code: ExitCode, message: str
+) -> None:
+    """A token that cannot be printed is not asked for, and a key cannot come from a closed standard input."""
+    arguments = "--key-file -" if closed == "<&-" else ""
+    shell = await asyncio.create_subprocess_shell(
+        f"exec {shlex.join(COMMAND)} token {arguments} {closed}",
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await shell.communicate()
+    assert (shell.returncode, out.decode(), err.decode()) == (code, "", message)
+    assert server.calls == []
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,37 @@ def test_address_and_clock_exist_after_the_start() -> None:
             getattr(server, name)
 
 
+async def test_in_a_loop_that_stands_still_it_is_an_error() -> None:
+    """If the loop that started it does not run, another loop gets an error instead of an address that never answers.
+    Outside of a loop, and while its loop runs in another thread, the address is given.
+    """
+    server, loop, stop = Emulator(), asyncio.new_event_loop(), asyncio.Event()
+
+    def run(coroutine: Any) -> asyncio.Future[Any]:
+        return asyncio.ensure_future(asyncio.to_thread(loop.run_until_complete, coroutine))
+
+    try:
+        await run(server.start())
+        with pytest.raises(RuntimeError, match=r"started in another event loop, which is not running; .*loop_scope"):
+            _ = server.url
+        assert await asyncio.to_thread(lambda: server.url) == repr(server).strip("<>").split()[1]
+        started = asyncio.Event()
+        here = asyncio.get_running_loop()
+
+        async def wait() -> None:
+            here.call_soon_threadsafe(started.set)
+            await stop.wait()
+
+        running = run(wait())
+        await started.wait()
+        assert server.url.startswith("http://127.0.0.1:")
+        loop.call_soon_threadsafe(stop.set)
+        await running
+        await run(server.close())
+    finally:
+        loop.close()
+
+
 async def test_it_shows_its_address(server: Emulator) -> None:
     """The `repr` of an emulator is its address."""
     assert repr(server) == f"<Emulator {server.url}>"

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 
 import aiohttp
 import pytest
@@ -30,7 +31,9 @@ from apivideo_auth import (
     CredentialsRejectedError,
     InvalidResponseError,
     RateLimitedError,
+    RefreshPolicy,
     RefreshTokenPayload,
+    TokenManager,
 )
 from apivideo_auth._api import certificate_problem
 from tests.conftest import API_KEY
@@ -273,6 +276,65 @@ async def test_a_proxy_that_is_away_is_said(monkeypatch: pytest.MonkeyPatch) -> 
             await api.authenticate(KEY)
 
 
+INVALID_PROXIES = [
+    "http://user:made-up-password@",
+    "http://user:made-up-password@127.0.0.1:99999",
+    "http://user:made-up-password@127.0.0.1:abc",
+    "http://user:made-up-password@[::1",
+    "http://user:made-up-password@a..b:1",
+    "http://user:made-up-password@" + "a" * 64 + ":1",
+    "http://user:made-up-password@999.1.1.1:1",
+    "http://user:made-up-password@a..xn--zz--:1",
+    "user:made-up-password@127.0.0.1:1",
+    "made-up-password",
+    "://",
+]
+
+
+@pytest.mark.parametrize("proxy", INVALID_PROXIES)
+async def test_an_invalid_proxy_of_the_environment_is_said(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    """With trust_env, a proxy with an invalid URL is a typed error that names the variable and not its value. Nothing
+    was sent, trying again does not help, and a TokenManager raises the same error.
+    """
+    for name in ("no_proxy", "NO_PROXY", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    errors = []
+    async with (
+        AuthenticationApi(trust_env=True) as api,
+        TokenManager(API_KEY, trust_env=True, policy=RefreshPolicy(deadline=0)) as tokens,
+    ):
+        refresh = partial(api.refresh, RefreshTokenPayload("made-up-refresh"))
+        for call in (partial(api.authenticate, KEY), refresh, tokens.get_token):
+            with pytest.raises(AuthConnectionError, match=r"the proxy in HTTPS_PROXY .* not a valid URL; ") as caught:
+                await call()
+            errors.append(caught.value)
+    assert {(error.sent, error.retryable) for error in errors} == {(False, False)}
+    assert str(errors[0]) == str(errors[2])
+    assert "made-up-" not in f"{errors}"
+    assert all(error.__cause__ is error.__context__ is None for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("exception", "sent", "text"),
+    [
+        (aiohttp.InvalidURL("https://made-up-password@"), False, "its host is not valid; check the base URL"),
+        (UnicodeError("made-up-password"), True, "failed with UnicodeError"),
+    ],
+    ids=["InvalidURL", "UnicodeError"],
+)
+async def test_a_value_error_of_a_connector_is_a_connection_error(
+    mocked: aioresponses, exception: Exception, text: str, *, sent: bool
+) -> None:
+    """Whatever ValueError aiohttp or a connector raises, the caller gets a typed error without its text."""
+    mocked.post(f"{SANDBOX}/auth/api-key", exception=exception)
+    async with AuthenticationApi(SANDBOX, trust_env=True) as api:
+        with pytest.raises(AuthConnectionError, match=text) as caught:
+            await api.authenticate(KEY)
+    assert caught.value.sent is sent
+    assert "made-up-password" not in str(caught.value)
+
+
 async def test_a_rate_limit_says_when_to_try_again(mocked: aioresponses) -> None:
     """The message of a 429 names the seconds."""
     mocked.post(f"{SANDBOX}/auth/api-key", status=429, headers={"X-RateLimit-Retry-After": "7"})
@@ -330,6 +392,28 @@ async def test_bytes_of_any_kind_are_a_typed_error(answer: bytes, error: type[Ex
         with pytest.raises(error) as caught:
             await api.authenticate(KEY)
         assert type(caught.value) is error
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("then_hang", [False, True])
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(503, AuthResponseError), (429, RateLimitedError), (401, CredentialsRejectedError), (201, InvalidResponseError)],
+)
+@pytest.mark.parametrize("framing", ["Content-Length: 100\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\nff\r\n{"])
+async def test_an_error_whose_body_is_cut_short_keeps_its_status(
+    status: int, error: type[AuthResponseError], framing: str, *, then_hang: bool
+) -> None:
+    """The status and Retry-After of a response count, also if its body breaks off or never ends. Of several
+    Retry-After headers the longest wait counts.
+    """
+    headers = f"HTTP/1.1 {status} Made Up\r\nRetry-After: 9\r\nRetry-After: 30\r\nRetry-After: 3\r\n"
+    server, url = await raw_server(f"{headers}{framing}".encode(), then_hang=then_hang)
+    async with server, AuthenticationApi(url) as api:
+        with pytest.raises(error) as caught:
+            await api.refresh(RefreshTokenPayload("made-up-refresh"))
+    assert type(caught.value) is error
+    assert (caught.value.status, caught.value.retry_after) == (status, 30.0)
 
 
 async def test_an_endless_response_is_cut_off() -> None:

@@ -93,11 +93,25 @@ def test_an_unusual_api_key_is_accepted(key: str) -> None:
         ("https://ws.api.video#top", "an origin alone"),
         ("https://user@ws.api.video", "user or a password"),
         ("https://:made-up@ws.api.video", "user or a password"),
+        ("https://ws..api.video", "not an http\\(s\\) URL"),
+        ("https://ws.api.video..", "not an http\\(s\\) URL"),
+        ("https://.ws.api.video", "not an http\\(s\\) URL"),
+        (f"https://{'a' * 64}.video", "not an http\\(s\\) URL"),
+        (f"https://{'é' * 60}.video", "not an http\\(s\\) URL"),
+        ("https://xn--zz--.video", "not an http\\(s\\) URL"),
+        ("https://.", "not an http\\(s\\) URL"),
+        ("https://999.1.1.1", "not an http\\(s\\) URL"),
+        ("https://127.1", "not an http\\(s\\) URL"),
+        ("https://ws.api.video[]@", "not an http\\(s\\) URL"),
     ],
 )
 def test_a_base_url_that_is_not_an_origin_is_a_value_error(url: str, hint: str) -> None:
     """An invalid base URL, or one that is more than an origin, is a ValueError that says what to write."""
-    for make in (lambda: TokenManager(API_KEY, base_url=url), lambda: AuthenticationApi(url)):
+    for make in (
+        lambda: TokenManager(API_KEY, base_url=url),
+        lambda: AuthenticationApi(url),
+        lambda: BearerAuth(TokenManager(API_KEY), origins=[url]),
+    ):
         with pytest.raises(ValueError, match=hint) as caught:
             make()
         assert "made-up" not in str(caught.value)
@@ -109,6 +123,10 @@ def test_a_base_url_that_is_not_an_origin_is_a_value_error(url: str, hint: str) 
         ("https://WS.API.video/", "https://ws.api.video"),
         ("https://ws.api.video:443", "https://ws.api.video"),
         ("http://localhost:8080/", "http://localhost:8080"),
+        ("https://ws.api.video.", "https://ws.api.video."),
+        (f"https://{'a' * 63}.video", f"https://{'a' * 63}.video"),
+        ("https://192.0.2.1", "https://192.0.2.1"),
+        ("https://[2001:db8::1]", "https://[2001:db8::1]"),
         (SANDBOX, SANDBOX),
     ],
 )

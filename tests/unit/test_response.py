@@ -7,11 +7,12 @@ import tracemalloc
 import zlib
 
 import pytest
+from multidict import CIMultiDict
 
 from apivideo_auth import SANDBOX
 from apivideo_auth._failure import Failure
 from apivideo_auth._models import AccessToken, BadRequest, access_token_from, bad_request_from
-from apivideo_auth._response import MAX_BODY_SIZE, parse_response, retry_after
+from apivideo_auth._response import MAX_BODY_SIZE, http_date, parse_response, retry_after
 
 ORIGIN = "https://ws.api.video"
 GOOD = {
@@ -202,6 +203,9 @@ def test_texts_of_the_service_are_clipped_and_printable() -> None:
     ("headers", "seconds"),
     [
         ({}, None),
+        (CIMultiDict([("Retry-After", "3"), ("Retry-After", "9"), ("Retry-After", "5")]), 9.0),
+        (CIMultiDict([("retry-after", "3"), ("RETRY-AFTER", "Thu, 01 Jan 2026 00:00:30 GMT")]), 30.0),
+        (CIMultiDict([("X-RateLimit-Retry-After", "8"), ("x-ratelimit-retry-after", "9")]), 9.0),
         ({"Retry-After": "5"}, 5.0),
         ({"Retry-After": " 5 "}, 5.0),
         ({"Retry-After": "0"}, 0.0),
@@ -225,8 +229,35 @@ def test_texts_of_the_service_are_clipped_and_printable() -> None:
     ids=str,
 )
 def test_what_the_server_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
-    """Seconds and dates are understood, anything else is ignored, and the longer of two headers counts."""
-    assert retry_after(headers, utc=NOW) == seconds
+    """Seconds and dates are understood, anything else is ignored, and the longest of several headers counts."""
+    assert retry_after(headers, status=429, utc=NOW) == seconds
+
+
+@pytest.mark.parametrize("status", [302, 400, 404, 500, 503])
+def test_only_a_429_gives_a_meaning_to_the_header_of_rate_limits(status: int) -> None:
+    """X-RateLimit-Retry-After tells when a limit is reset. With a status other than 429 it does not ask for a pause,
+    and Retry-After does.
+    """
+    both = {"X-RateLimit-Retry-After": "50", "Retry-After": "9"}
+    assert retry_after(both, status=status, utc=NOW) == 9
+    assert retry_after({"X-RateLimit-Retry-After": "50"}, status=status, utc=NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("Thu, 01 Jan 2026 00:00:00 GMT", NOW),
+        ("Thu, 01 Jan 2026 00:00:00 -0000", NOW),
+        ("Thu, 01 Jan 2026 00:00:00", NOW),
+        ("Thu, 01 Jan 2026 02:00:00 +0200", NOW),
+        ("Mon, 01 Jan 2030 00:00:00 +99999999999", None),
+        ("", None),
+        ("made-up", None),
+    ],
+)
+def test_a_date_is_utc_without_a_zone(text: str, seconds: float | None) -> None:
+    """A date of a header without a zone is UTC, whatever the zone of this machine; an invalid one is None."""
+    assert http_date(text) == seconds
 
 
 def test_structuring_takes_objects_alone() -> None:
@@ -300,7 +331,7 @@ def test_a_date_to_wait_for_does_not_depend_on_the_machines_zone(
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "Asia/Tokyo")
         time.tzset()
-        wait = retry_after({"Retry-After": date}, utc=NOW)
+        wait = retry_after({"Retry-After": date}, status=503, utc=NOW)
     time.tzset()
     assert wait == seconds
 
