@@ -174,17 +174,16 @@ class Refresher:
         Raises if no other token can be had.
         """
         state, task = self._state, self._in_flight()
-        if task is not None:
-            await self._join(task, until_it_waits=True)
-            if state.current is denied and not task.done():
-                # It waits for another worker, and the record may have a token for this caller already.
-                await self._look(request)
-            if state.current is not denied:
-                return
-        else:
+        if task is None:
             backing_off = state.active_backoff(now) is not None
             reason: events.Reason = "rejected" if request.rejected else "min_ttl"
             task = self._start(self._look(request) if backing_off else self._renew(reason, request))
+        await self._join(task, until_it_waits=True)
+        if state.current is denied and not task.done():
+            # It waits for another worker, and the record may have a token for this caller already.
+            await self._look(request)
+        if state.current is not denied:
+            return
         outcome = await self._join(task)
         if state.current is not denied:
             return

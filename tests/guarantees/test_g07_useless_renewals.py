@@ -240,6 +240,32 @@ async def test_g07_a_rejected_caller_is_given_a_newer_token_that_lives_shorter(
     assert len(service.calls) == 2
 
 
+async def test_g07_a_rejected_caller_is_given_a_newer_token_while_another_manager_renews(
+    clock: LoopClock, service: Service
+) -> None:
+    """While a manager of its process renews, a rejected caller gets the token that another worker has committed."""
+    store = FaultyStore(pushes=False)
+    async with (
+        TokenManager(API_KEY, api=service, clock=clock, store=store) as tokens,
+        TokenManager(API_KEY, api=service, clock=clock, store=store) as neighbour,
+        TokenManager(API_KEY, api=service, clock=clock, store=store.process()) as elsewhere,
+    ):
+        rejected = await tokens.get_token()
+        await elsewhere.get_token()
+        await asyncio.sleep(2)
+        service.lifetime = 3000
+        newer = await elsewhere.get_token(rejected=rejected)
+        service.gate, service.lifetime = asyncio.Event(), 3600
+        await asyncio.sleep(400)
+        renewing = asyncio.create_task(neighbour.get_token(min_ttl=3240))
+        await asyncio.sleep(0.1)
+        before = clock.monotonic()
+        assert (await tokens.get_token(rejected=rejected)).access_token == newer.access_token
+        assert clock.monotonic() == before
+        service.gate.set()
+        await renewing
+
+
 async def test_g07_a_newer_token_is_given_during_a_backoff(clock: LoopClock, service: Service) -> None:
     """A caller that waits out a backoff gets the token that a sibling commits meanwhile, also without push."""
     store = FaultyStore(pushes=False)
