@@ -50,6 +50,7 @@ class RejectionThrottle:
     unrejected_since: float = float("inf")
     _last_call: float = float("-inf")
     _interval: float = 0.0
+    _has_another_reason: bool = False
 
     def on_rejection(self, now: float) -> None:
         """Note that the account's token was rejected."""
@@ -58,9 +59,9 @@ class RejectionThrottle:
 
     def on_new_token(self, now: float, *, first: bool) -> None:
         """Note that the account has a new token, perhaps its first."""
-        if self.first_at is not None or first:
+        if first or (self.first_at is not None and not self._has_another_reason):
             self.unrejected_since = now
-        self.first_at = None
+        self.first_at, self._has_another_reason = None, False
 
     def is_reset(self, now: float) -> bool:
         """Return whether tokens had lived long without a 401 before the latest one was rejected."""
@@ -68,13 +69,17 @@ class RejectionThrottle:
         return first - self.unrejected_since >= 60.0
 
     def on_call_with_another_reason(self, now: float) -> None:
-        """Note a call that has another reason and may be made because of the 401 all the same."""
+        """Note a call that has another reason and may be made because of the 401 all the same.
+
+        The record may know of the 401 or not.
+        """
+        self._has_another_reason = True
         if self.is_reset(now):
             self._interval = min(self._interval, 1.0)
 
     def on_call(self, now: float) -> str | None:
         """Note a call because of a 401; return what is wrong with it."""
-        wrong = None
+        wrong, self._has_another_reason = None, False
         if self.is_reset(now):
             self._interval = 1.0
         else:
