@@ -104,8 +104,8 @@ MUTATIONS = {
     "never-schedule-after-a-failure": Mutation(
         "G3",
         "_refresher.py:Refresher._on_task_done",
-        "if not loop_ends:",
-        "if not loop_ends and self._state.backoff is None:",
+        "self._schedule(at_least=CANCELLED_PAUSE if self._was_cancelled else MIN_DELAY)",
+        "if self._state.backoff is None: self._schedule()",
     ),
     "show-failures": Mutation(
         "G4",
