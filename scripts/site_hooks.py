@@ -26,6 +26,7 @@ PAGES: Final = {
 }
 """Files outside of docs/ that have a page of their own in the navigation."""
 LINK: Final = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]*)(#[^)\s]*)?(?=\))")
+FENCE: Final = re.compile(r"^[ \t]*(?P<ticks>`{3,})[^\n]*\n.*?^[ \t]*(?P=ticks)[ \t]*$", re.MULTILINE | re.DOTALL)
 LANGUAGES: Final = {".py": "python", ".yaml": "yaml", ".toml": "toml", ".lua": "lua"}
 SHOWN_BY: Final = re.compile(r"^Shown by (?:.+\n)+", re.MULTILINE)
 MERMAID: Final = "assets/mermaid.min.js"
@@ -73,7 +74,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     if uri == "guarantees.md":
         markdown = SHOWN_BY.sub(_tests, markdown)
-    return LINK.sub(rewritten, markdown)
+    pieces, end = [], 0
+    for code in FENCE.finditer(markdown):
+        pieces += [LINK.sub(rewritten, markdown[end : code.start()]), code[0]]
+        end = code.end()
+    return "".join([*pieces, LINK.sub(rewritten, markdown[end:])])
 
 
 def _tests(match: re.Match[str]) -> str:
@@ -93,7 +98,7 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:  # noqa:
 
 
 def _targets(path: str, text: str) -> Iterator[str]:
-    for match in LINK.finditer(text):
+    for match in LINK.finditer(FENCE.sub("", text)):
         yield posixpath.normpath(posixpath.join(posixpath.dirname(path), match[1]))
 
 
