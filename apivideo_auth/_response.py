@@ -46,7 +46,7 @@ def parse_response(  # noqa: PLR0913  one argument for each part of a response
         if status == 200:  # noqa: PLR2004
             return Failure(kind="invalid", status=status, message=f"{url} responded without a token: {error}")
         document = None
-    described, wait = bad_request_from(document), retry_after(headers, status=status, utc=utc)
+    described, wait = bad_request_from(document), retry_after(headers, utc)
     kind, message = _meaning(status, endpoint, origin, wait)
     title = clean_text(described.title, sent)
     return Failure(
@@ -89,11 +89,10 @@ def _when(wait: float | None) -> str:
     return f"; try again in {math.ceil(wait)} seconds" if wait is not None and wait > 0 else ""
 
 
-def retry_after(headers: Mapping[str, str], *, status: int, utc: float) -> float | None:
+def retry_after(headers: Mapping[str, str], utc: float) -> float | None:
     """Return the seconds that the server asks to wait, or None. The longest wait of several headers counts.
 
-    `Retry-After` (RFC 9110: seconds or a date) counts with each status. `X-RateLimit-Retry-After` (api.video: seconds)
-    counts with status 429 alone: with another status it says when the limit is reset, and does not ask for a pause.
+    `Retry-After` has seconds or a date (RFC 9110), and api.video's `X-RateLimit-Retry-After` has seconds. `utc` is now.
     """
     waits: list[float | None] = []
     # A multidict has an item for each header, also if several have the same name.
@@ -101,7 +100,7 @@ def retry_after(headers: Mapping[str, str], *, status: int, utc: float) -> float
         if name.lower() == "retry-after":
             moment = http_date(text)
             waits += [_seconds(text), None if moment is None else max(0.0, moment - utc)]
-        elif name.lower() == "x-ratelimit-retry-after" and status == 429:  # noqa: PLR2004
+        elif name.lower() == "x-ratelimit-retry-after":
             waits.append(_seconds(text))
     return max((wait for wait in waits if wait is not None), default=None)
 
