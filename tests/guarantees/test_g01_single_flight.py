@@ -1,7 +1,10 @@
 """G1: one renewal at a time, and all waiting callers share its outcome."""
 
 import asyncio
+import gc
 import sys
+import weakref
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from itertools import pairwise
 
@@ -85,3 +88,55 @@ async def test_g01_a_renewal_keeps_nothing_of_the_first_callers_context(clock: L
     ) as tokens:
         await tokens.get_token()
     assert seen == ["none"]
+
+
+class Marker:
+    """An object that a request keeps in a context variable."""
+
+
+async def use_in_a_request(use: Callable[[], Awaitable[object]]) -> "weakref.ref[Marker]":
+    """Run something in a task whose context has a `Marker`; return a weak reference to it."""
+    variable: ContextVar[Marker] = ContextVar("variable")
+    marker = Marker()
+    gone = weakref.ref(marker)
+
+    async def request(marker: Marker) -> None:
+        variable.set(marker)
+        await use()
+
+    task = asyncio.create_task(request(marker))
+    del marker
+    await task
+    del task
+    await asyncio.sleep(0)
+    gc.collect()
+    return gone
+
+
+async def test_g01_a_renewal_in_flight_keeps_no_request_alive(clock: LoopClock, service: Service) -> None:
+    """While a background renewal lasts, the context of the request that caused it is not kept."""
+    async with TokenManager(API_KEY, api=service, clock=clock) as tokens:
+        await tokens.get_token()
+        service.gate = asyncio.Event()
+        clock.asleep = 3000
+        gone = await use_in_a_request(tokens.get_token)
+        assert service.in_flight == 1
+        assert gone() is None
+        service.gate.set()
+
+
+async def test_g01_the_timer_keeps_no_request_alive(clock: LoopClock, service: Service) -> None:
+    """The timer of a manager that is used in a second event loop keeps nothing of the request that came first there."""
+    tokens = TokenManager(API_KEY, api=service, clock=clock)
+    await tokens.get_token()
+    # As if the loop of that call had been closed.
+    tokens._refresher._timer.cancel()
+    tokens._refresher._loop = tokens._refresher._renewer = tokens._refresher._timer = None
+
+    async def open_a_session() -> None:
+        await tokens.session().close()
+
+    gone = await use_in_a_request(open_a_session)
+    assert tokens._refresher._timer is not None
+    assert gone() is None
+    await tokens.close()

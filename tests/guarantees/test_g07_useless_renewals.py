@@ -137,6 +137,26 @@ async def test_g07_tokens_that_are_over_when_they_are_stored_are_a_failure(clock
     assert len(service.calls) <= 15
 
 
+async def test_g07_workers_share_the_backoff_after_a_token_that_is_over_on_arrival(
+    clock: LoopClock, service: Service
+) -> None:
+    """If a token has expired when it arrives, the other workers back off as well, and use its refresh token next."""
+    store, policy = FaultyStore(), RefreshPolicy(deadline=0)
+    service.lifetime, service.latency = 3, 4.0
+    async with (
+        TokenManager(API_KEY, api=service, clock=clock, store=store, policy=policy) as tokens,
+        TokenManager(API_KEY, api=service, clock=clock, store=store.process(), policy=policy) as sibling,
+    ):
+        for manager in (tokens, sibling):
+            with pytest.raises(InvalidResponseError):
+                await manager.get_token()
+        assert len(service.calls) == 1
+        service.lifetime = 3600
+        await asyncio.sleep(1)
+        await sibling.get_token()
+    assert [call.endpoint for call in service.calls] == ["api-key", "refresh"]
+
+
 @pytest.mark.parametrize("status", [404, 405, 410])
 async def test_g07_a_url_without_the_endpoints_fails_at_once(clock: LoopClock, service: Service, status: int) -> None:
     """A 404, 405 or 410 of an endpoint is not retried: callers fail at once, with advice, and one call is made."""
