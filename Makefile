@@ -1,7 +1,7 @@
 # make demo     sets up what it needs, and shows the main job
 # make test     sets up what it needs, and runs the tests; ARGS="-k word" runs some of them
-# make check    lints, type-checks, builds and checks the wheel, and builds the site
-# make docs     builds the site of the documentation into site/
+# make check    lints, type-checks, builds and checks the wheel, and builds the pages of the site
+# make docs     builds the site of the documentation into site/, with its diagrams
 # make verify   everything that takes longer: the targets slow, simulate, explore, floor, pythons and wheels
 # make slow     runs the slow tests, such as fleets of processes
 # make simulate runs SEEDS seeds of the simulation
@@ -26,7 +26,7 @@ UNMEASURED := tests/simulation tests/exhaustive
 # Groups of mutants to try; all of them by default. pyproject.toml names them.
 GROUPS ?=
 
-.PHONY: demo test check lint types imports dist docs verify slow simulate explore floor pythons wheels mutants format clean
+.PHONY: demo test check lint types imports dist pages docs verify slow simulate explore floor pythons wheels mutants format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/apivideo-auth demo
@@ -44,7 +44,7 @@ test: $(VENV)/.test
 	$(BIN)/coverage report
 endif
 
-check: lint types imports dist docs
+check: lint types imports dist pages
 
 lint: $(VENV)/.check
 	$(BIN)/ruff check .
@@ -65,6 +65,10 @@ dist: $(VENV)/.check
 	$(BIN)/python .ci/check_wheel.py dist
 
 # Strict: a broken link, a missing anchor or an unknown name in the reference is an error.
+# Without mermaid, which is fetched for each environment once, so that the check needs no npm.
+pages: $(VENV)/.docs
+	MERMAID=none NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir $(VENV)/pages
+
 docs: $(VENV)/.docs $(VENV)/mermaid.min.js
 	MERMAID=$(VENV)/mermaid.min.js NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 

@@ -39,9 +39,12 @@ _repository_paths: dict[str, str] = {}
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add mermaid, the picture, and a page for each file outside of docs/ that a page links to."""
     mermaid = Path(os.environ.get("MERMAID", ROOT / ".venv" / "mermaid.min.js"))
-    if not mermaid.exists():
+    if str(mermaid) == "none":
+        files.append(File.generated(config, MERMAID, content=""))
+    elif mermaid.exists():
+        files.append(File.generated(config, MERMAID, abs_src_path=str(mermaid)))
+    else:
         raise PluginError(f"{mermaid} is missing: run 'make docs', which installs it")
-    files.append(File.generated(config, MERMAID, abs_src_path=str(mermaid)))
     found = {path: page for path, page in PAGES.items() if page not in files.src_uris}
     texts = {f"docs/{file.src_uri}": file.content_string for file in files.documentation_pages()}
     texts |= {path: (ROOT / path).read_text("utf-8") for path in found}
