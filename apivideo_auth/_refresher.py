@@ -80,6 +80,7 @@ class Refresher:
         self._only_waits = False
         self._was_cancelled = False
         self._waiters: set[asyncio.Future[None]] = set()
+        self._looks: set[asyncio.Task[None]] = set()
 
     @property
     def is_open(self) -> bool:
@@ -110,6 +111,7 @@ class Refresher:
         self._loop = self._renewer = self._task = self._timer = None
         self._was_cancelled = False
         self._waiters.clear()
+        self._looks.clear()
 
     @property
     def _bound(self) -> Renewer:
@@ -180,8 +182,11 @@ class Refresher:
             task = self._start(self._look(request) if backing_off else self._renew(reason, request))
         await self._join(task, until_it_waits=True)
         if state.current is denied and not task.done():
-            # It waits for another worker, and the record may have a token for this caller already.
-            await self._look(request)
+            # It waits for another worker, and the record may have a token for this caller already. The look is a task:
+            # a read of the store runs to its end, and a caller that is cancelled does not wait for it.
+            look = start(self._look(request), name="apivideo-auth-look")
+            self._looks = {look, *(earlier for earlier in self._looks if not earlier.done())}
+            await asyncio.wait({look})
         if state.current is not denied:
             return
         outcome = await self._join(task)
@@ -422,6 +427,8 @@ class Refresher:
                     task.cancel()
                     if not await finish(task, within=CLEANUP_TIMEOUT):
                         _logger.warning("a renewal ignores its cancellation; close() does not wait for it any longer")
+                for look in self._looks:
+                    await finish(look, within=CLEANUP_TIMEOUT)
             finally:
                 if self._renewer is not None:
                     await self._renewer.slot.close()

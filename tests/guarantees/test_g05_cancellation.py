@@ -7,6 +7,7 @@ import pytest
 from apivideo_auth import TokenManager
 from tests.conftest import API_KEY
 from tests.support.doubles import LoopClock, Service
+from tests.support.faulty_store import FaultyStore
 
 pytestmark = pytest.mark.virtual_time
 
@@ -67,3 +68,34 @@ async def test_g05_a_cancelled_renewal_task_is_started_again(clock: LoopClock, s
         given = await asyncio.gather(*callers)
     assert {token.generation for token in given} == {1}
     assert len(service.calls) == 2
+
+
+async def test_g05_a_cancelled_caller_does_not_wait_for_the_store(clock: LoopClock, service: Service) -> None:
+    """A rejected caller whose look at a slow store is under way ends at once, and close() leaves nothing behind."""
+    store = FaultyStore()
+    async with (
+        TokenManager(API_KEY, api=service, clock=clock, store=store) as tokens,
+        TokenManager(API_KEY, api=service, clock=clock, store=store.process()) as elsewhere,
+    ):
+        token = await tokens.get_token()
+        await elsewhere.get_token()
+        service.gate = asyncio.Event()
+        renewing = asyncio.create_task(elsewhere.get_token(min_ttl=3240))
+        await asyncio.sleep(400)
+        renewing = asyncio.gather(renewing, elsewhere.get_token(min_ttl=3240))
+        await asyncio.sleep(1)
+        caller = asyncio.create_task(tokens.get_token(rejected=token))
+        await asyncio.sleep(1)
+        store.fault = "slow"
+        other = asyncio.create_task(tokens.get_token(rejected=token))
+        await asyncio.sleep(0.1)
+        before = clock.monotonic()
+        for cancelled in (caller, other):
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+        assert clock.monotonic() == before
+        store.fault = None
+        service.gate.set()
+        await renewing
+    assert asyncio.all_tasks() == {asyncio.current_task()}
