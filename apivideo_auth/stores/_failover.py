@@ -88,7 +88,8 @@ class FailoverSlot:
                 if not self.account.slots:
                     self.account.open_slot = None
                     if self.account.remembers:
-                        self._kept.add(self.account)
+                        with _accounts_lock:
+                            self._kept.add(self.account)
 
 
 MAX_CONCURRENT: Final = 8
@@ -99,6 +100,7 @@ _Accounts: TypeAlias = "WeakValueDictionary[tuple[str, int, int], FailoverAccoun
 _accounts_of: "WeakKeyDictionary[TokenStore, _Accounts]" = WeakKeyDictionary()
 # Accounts that no manager uses, and that remember what the next one has to know. They hold no store.
 _kept_of: "WeakKeyDictionary[TokenStore, set[FailoverAccount]]" = WeakKeyDictionary()
+# Guards both, and the sets in them.
 _accounts_lock: Final = Lock()
 
 
