@@ -132,7 +132,7 @@ class Checks:
             and current.grant is not None
             and not current.is_private
             and current.grant.issued_at > issued_at
-            and not worker.store_set_back_during(current)
+            and not worker.store_lost_claim_of(current)
         )
         for earlier in self._sent.setdefault(refresh, []):
             if earlier.outcome in {"not sent", "rate limited"}:

@@ -40,7 +40,7 @@ class SharedStore:
 
     - `pushes`: whether it calls `on_commit`; a `FileStore`, for example, does not.
     - `faults`: what goes wrong. `set_backs`: when it was set back to an earlier record. Until the first time it kept,
-      or lost, what it confirmed.
+      or lost, what it confirmed. `losses`: when it was emptied.
     """
 
     def __init__(self, rng: random.Random, faults: StoreFaults, *, pushes: bool, log: Callable[[str], None]) -> None:
@@ -50,6 +50,7 @@ class SharedStore:
         self.log = log
         self.records = MemoryStore()
         self.set_backs: list[float] = []
+        self.losses: list[float] = []
 
     @property
     def is_faulty(self) -> bool:
@@ -117,6 +118,7 @@ class FaultySlot:
             raise TokenStoreError("the store is down")
         if self._happens(faults.emptied):
             store.log("emptied")
+            store.losses.append(self.clock.monotonic())
             shared.record = EMPTY
         elif self._happens(faults.set_back):
             store.log("set back to an earlier record")

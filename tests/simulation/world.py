@@ -87,10 +87,10 @@ class Worker:
         """Return when the store was last set back to an earlier record; minus infinity if never."""
         return float("-inf") if self.store is None else max(self.store.shared.set_backs, default=float("-inf"))
 
-    def store_set_back_during(self, call: Call) -> bool:
-        """Return whether the store was set back between a call's claim and commit, so that the commit did not count."""
+    def store_lost_claim_of(self, call: Call) -> bool:
+        """Return whether the store lost a claim between the claim and the commit, so that the commit did not count."""
         ended = call.started if call.ended is None else call.ended
-        times = [] if self.store is None else self.store.shared.set_backs
+        times = [] if self.store is None else [*self.store.shared.set_backs, *self.store.shared.losses]
         return any(call.started - STORE_DELAY < at < ended + STORE_DELAY for at in times)
 
     def remaining(self) -> float:
