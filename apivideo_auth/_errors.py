@@ -164,6 +164,14 @@ def error_from(failure: Failure, *, retry_after: float | None = None) -> AuthErr
     )
 
 
+def rejected_too_soon(retry_after: float) -> TokenRejectedError:
+    """Return the error of a caller whose token was rejected while another renewal is not allowed yet."""
+    return TokenRejectedError(
+        f"the API rejected the token, and it cannot be renewed again yet; try again in {retry_after:.1f} seconds",
+        retry_after=retry_after,
+    )
+
+
 def failure_from(error: BaseException, *secrets: str) -> Failure:
     """Return the failure for an exception of a token call, with `secrets` masked in its texts.
 

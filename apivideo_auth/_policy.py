@@ -140,9 +140,14 @@ def believed_lifetime(expires_in: float) -> float:
     return float(min(expires_in, MAX_LIFETIME))
 
 
-def max_min_ttl(lifetime: float) -> float:
-    """Return the largest `min_ttl` that a caller may ask for."""
-    return lifetime * MAX_MIN_TTL_FRACTION
+def check_min_ttl(min_ttl: float, *, lifetime: float) -> None:
+    """Raise `ValueError` if tokens of this lifetime could not serve a caller who asks for `min_ttl`."""
+    longest = lifetime * MAX_MIN_TTL_FRACTION
+    if min_ttl > longest:
+        raise ValueError(
+            f"min_ttl is too long: tokens live for {lifetime:g} seconds, "
+            f"and min_ttl is at most 90 % of that, {longest:g} seconds"
+        )
 
 
 def backoff_after(failure: Failure, *, failures: int, jitter: float) -> float:

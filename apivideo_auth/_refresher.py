@@ -15,12 +15,12 @@ from apivideo_auth._errors import (
     AuthError,
     InvalidResponseError,
     ManagerClosedError,
-    TokenRejectedError,
     error_from,
     failure_from,
+    rejected_too_soon,
 )
 from apivideo_auth._failure import Failure
-from apivideo_auth._policy import MIN_REJECTION_AGE, backoff_after, max_min_ttl, moments
+from apivideo_auth._policy import MIN_REJECTION_AGE, backoff_after, check_min_ttl, moments
 from apivideo_auth._record import Backoff, Busy, RenewalRequest, SharedToken, Throttled
 from apivideo_auth._renewal import Adopted, ClaimLapsed, Failed, Outcome, RefreshRejected, Renewed, Renewer
 from apivideo_auth._state import BackoffState, Current, State, date_of
@@ -134,8 +134,8 @@ class Refresher:
             if current is None:
                 await self._wait_for_token(now)
                 continue
-            if min_ttl is not None and min_ttl > max_min_ttl(current.lifetime):
-                raise _min_ttl_too_long(current)
+            if min_ttl is not None:
+                check_min_ttl(min_ttl, lifetime=current.lifetime)
             if state.phase(now) == "stale":
                 self._renew_in_background(now)
             is_rejected = rejected is not None and rejected.access_token == current.token.access_token
@@ -159,7 +159,7 @@ class Refresher:
             reason: events.Reason = "first" if state.current is None else "expired"
             outcome = await self._join(self._start(self._renew(reason, state.request(now))))
             if isinstance(outcome, Throttled):
-                raise _rejected_too_soon(outcome.retry_after)
+                raise rejected_too_soon(outcome.retry_after)
         elif not backoff.exceeds(state.policy.deadline):
             # Another worker may bring a token before the backoff is over.
             await self._join(self._start(self._watch(backoff.not_before - now)))
@@ -438,26 +438,12 @@ def _error_of(backoff: BackoffState, now: float) -> AuthError:
     return error_from(backoff.failure, retry_after=max(0.0, backoff.not_before - now))
 
 
-def _min_ttl_too_long(current: Current) -> ValueError:
-    return ValueError(
-        f"min_ttl is too long: tokens live for {current.lifetime:g} seconds, "
-        f"and min_ttl is at most 90 % of that, {max_min_ttl(current.lifetime):g} seconds"
-    )
-
-
 def _denied(current: Current, request: RenewalRequest, retry_after: float) -> AuthError:
     """Return the error of a caller that cannot use the current token."""
     if request.rejected:
-        return _rejected_too_soon(retry_after)
+        return rejected_too_soon(retry_after)
     return InvalidResponseError(
         f"a new token with a lifetime of {current.lifetime:g} seconds already has less than min_ttl left: "
         "the endpoint is too slow",
-        retry_after=retry_after,
-    )
-
-
-def _rejected_too_soon(retry_after: float) -> TokenRejectedError:
-    return TokenRejectedError(
-        f"the API rejected the token, and it cannot be renewed again yet; try again in {retry_after:.1f} seconds",
         retry_after=retry_after,
     )

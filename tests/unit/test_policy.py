@@ -17,8 +17,8 @@ from apivideo_auth._policy import (
     MAX_LIFETIME,
     backoff_after,
     believed_lifetime,
+    check_min_ttl,
     is_usable,
-    max_min_ttl,
     moments,
     store_backoff,
 )
@@ -217,7 +217,9 @@ def test_believed_lifetime(expires_in: float, lifetime: float) -> None:
 @pytest.mark.parametrize(("lifetime", "most"), [(1.0, 0.9), (10.0, 9.0), (3600.0, 3240.0), (86_400.0, 77_760.0)])
 def test_longest_min_ttl(lifetime: float, most: float) -> None:
     """At most 90 % of a lifetime can be asked for."""
-    assert max_min_ttl(lifetime) == pytest.approx(most)
+    check_min_ttl(most, lifetime=lifetime)
+    with pytest.raises(ValueError, match=f"tokens live for {lifetime:g} seconds"):
+        check_min_ttl(math.nextafter(most, math.inf), lifetime=lifetime)
 
 
 # The policy.
