@@ -5,15 +5,29 @@ imported when a store is constructed. `MemoryStore`, for the managers of one pro
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from apivideo_auth._secrets import Secret
 from apivideo_auth.stores._base import TokenStore
 from apivideo_auth.stores._file import FileStore
 from apivideo_auth.stores._memory import MemoryStore
-from apivideo_auth.stores.redis import RedisStore
+
+if TYPE_CHECKING:
+    from apivideo_auth.stores.redis import RedisStore
 
 __all__ = ["FileStore", "RedisStore", "store_from_url"]
+
+# Hidden from type checkers, which would otherwise accept every name.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import `RedisStore` on its first use, so that programs without Redis start faster."""
+        if name != "RedisStore":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from apivideo_auth.stores.redis import RedisStore  # noqa: PLC0415
+
+        return RedisStore
 
 
 def store_from_url(url: str) -> TokenStore:
@@ -36,6 +50,8 @@ def store_from_url(url: str) -> TokenStore:
     if scheme == "file":
         return _file_store(url)
     if scheme in ("redis", "rediss", "unix"):
+        from apivideo_auth.stores.redis import RedisStore  # noqa: PLC0415  as above
+
         return RedisStore(url)
     raise ValueError(
         "a token store's URL is memory:, file:, file:///absolute/directory, redis://host:6379/0, rediss://… or unix://…"

@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
 import apivideo_auth
-from apivideo_auth import events
+from apivideo_auth import events, stores
 
 
 def test_names_are_exactly_these() -> None:
@@ -44,10 +45,11 @@ def test_names_are_exactly_these() -> None:
     assert set(apivideo_auth.__all__) <= set(dir(apivideo_auth))
 
 
-def test_unknown_names_are_attribute_errors() -> None:
+@pytest.mark.parametrize("module", [apivideo_auth, stores], ids=lambda module: module.__name__)
+def test_unknown_names_are_attribute_errors(module: ModuleType) -> None:
     """An unknown name is an AttributeError, as in any module."""
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
-        _ = apivideo_auth.Nonsense
+        _ = module.Nonsense
 
 
 def test_event_names_are_all_there() -> None:
@@ -60,6 +62,16 @@ def test_importing_the_package_imports_no_http_client() -> None:
     code = (
         "import sys, apivideo_auth, apivideo_auth.pytest_plugin;"
         "sys.exit({'aiohttp', 'cattrs', 'redis', 'rich', 'cryptography'} & set(sys.modules) or None)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_a_manager_imports_no_optional_package() -> None:
+    """A program without Redis and without a store imports neither the modules of `RedisStore` nor encryption."""
+    code = (
+        "import sys; from apivideo_auth import TokenManager; TokenManager('made-up-key');"
+        "sys.exit({'apivideo_auth.stores.redis', 'redis', 'filelock', 'cryptography'} & set(sys.modules) or None)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (0, "")
