@@ -25,7 +25,7 @@ def _authorization(token: "Token") -> str:
     return Secret(f"Bearer {token.access_token}")
 
 
-@frozen(repr=False, init=False)
+@frozen(init=False)
 class Token:
     """An access token that was usable when `get_token` returned it.
 
@@ -39,9 +39,9 @@ class Token:
 
     access_token: str = field(validator=check_token)
     expires_at: datetime = field(validator=_check_expires_at)
-    generation: int = field(default=1, validator=valid(check_int, 0))
-    _clock: Clock = field(default=SYSTEM_CLOCK, kw_only=True, eq=False, alias="clock")
-    _ends_at: float | None = field(default=None, kw_only=True, eq=False, alias="ends_at")
+    generation: int = field(validator=valid(check_int, 0))
+    _clock: Clock = field(eq=False)
+    _ends_at: float | None = field(eq=False)
     authorization: str = field(init=False, eq=False, default=Factory(_authorization, takes_self=True))
 
     def __init__(
@@ -56,7 +56,7 @@ class Token:
         # Masked first: if a check raises, a traceback with locals shows this one.
         access_token, expires_at = masked(access_token), masked(expires_at)
         generation = masked(generation)
-        self.__attrs_init__(access_token, expires_at, generation, clock=clock, ends_at=ends_at)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        self.__attrs_init__(access_token, expires_at, generation, clock, ends_at)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def remaining(self) -> float:
         """Return the seconds until its end, 0 after it. Jumps of the wall clock do not affect a manager's tokens."""
