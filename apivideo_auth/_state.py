@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from attrs import define, evolve, field, frozen
 
 from apivideo_auth._failure import Failure
-from apivideo_auth._policy import Moments, RefreshPolicy
+from apivideo_auth._policy import MAX_MIN_TTL_FRACTION, Moments, RefreshPolicy
 from apivideo_auth._record import NEVER, Backoff, RenewalRequest
 
 if TYPE_CHECKING:
@@ -144,7 +144,9 @@ class State:
         self.generation, self.best_ttl = token.generation, ttl
         if not self.closed:
             self.current = Current(token=token, moments=when, lifetime=lifetime, version=version)
-            self.token, self.fresh_until = token, when.stale_from
+            # A larger `min_ttl` than that is an error, so the fast path compares `min_ttl` with nothing else.
+            longest = lifetime * MAX_MIN_TTL_FRACTION
+            self.token, self.fresh_until = token, min(when.stale_from, when.ends_at - lifetime + longest)
             self.clear_backoff()
 
     def clear_backoff(self) -> None:

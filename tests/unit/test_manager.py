@@ -201,6 +201,15 @@ async def test_min_ttl_beyond_a_lifetime_says_how_long_tokens_live(clock: LoopCl
 
 
 @virtual_time
+async def test_min_ttl_beyond_a_lifetime_is_an_error_for_a_new_token_too(clock: LoopClock, service: Service) -> None:
+    """The limit of 90 % holds although a new token that is renewed late would meet a longer `min_ttl`."""
+    async with TokenManager(API_KEY, api=service, clock=clock, policy=RefreshPolicy(refresh_at=0.98)) as tokens:
+        assert (await tokens.get_token(min_ttl=3240)).remaining() >= 3240
+        with pytest.raises(ValueError, match="min_ttl is at most 90 % of that, 3240 seconds"):
+            await tokens.get_token(min_ttl=3241)
+
+
+@virtual_time
 async def test_min_ttl_that_no_token_reaches_on_arrival_is_told(clock: LoopClock, service: Service) -> None:
     """If tokens arrive with less life than asked for, a bounded number of renewals says so."""
     service.lifetime, service.latency = 20, 4.0
