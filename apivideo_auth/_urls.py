@@ -61,12 +61,12 @@ def _normal(base_url: str, what: str) -> str:
 
 
 def _parsed(text: str, what: str) -> URL:
-    """Return `text` as a URL with scheme http or https, a host, and no default port; raise `ValueError` otherwise."""
+    """Return `text` as a URL with scheme http or https, a host, and a port; raise `ValueError` otherwise."""
     try:
         url = URL(text)
         known = url.scheme in ("http", "https") and _has_valid_host(url) and bool(url.port)
         if known and text.isprintable() and " " not in text:
-            return url.with_port(None) if url.is_default_port() else url
+            return url
     except (ValueError, IndexError):  # yarl raises IndexError for some texts, such as "https://host[]@"
         pass
     # The message does not repeat the text: it may be an API key in the wrong place.

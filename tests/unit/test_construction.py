@@ -1,9 +1,11 @@
 """Invalid arguments: one clear error at construction, without a secret in it."""
 
 import functools
+from typing import Any
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from apivideo_auth import (
     SANDBOX,
@@ -86,6 +88,9 @@ def test_an_unusual_api_key_is_accepted(key: str) -> None:
         ("ftp://ws.api.video", "not an http\\(s\\) URL"),
         ("https://", "not an http\\(s\\) URL"),
         ("https://ws.api.video:99999", "not an http\\(s\\) URL"),
+        ("https://ws.api.video:0", "not an http\\(s\\) URL"),
+        ("https://ws.api.video: 443", "not an http\\(s\\) URL"),
+        ("https://ws.api video", "not an http\\(s\\) URL"),
         ("https://ws.api.video\n", "not an http\\(s\\) URL"),
         ("https://ws.api.video/v1", "an origin alone.*'https://ws.api.video'"),
         ("https://ws.api.video/?a=b", "an origin alone"),
@@ -128,10 +133,12 @@ def test_a_base_url_that_is_not_an_origin_is_a_value_error(url: str, hint: str) 
         ("https://192.0.2.1", "https://192.0.2.1"),
         ("https://[2001:db8::1]", "https://[2001:db8::1]"),
         (SANDBOX, SANDBOX),
+        # As aiohttp's test servers have it.
+        (URL("http://localhost:8080/"), "http://localhost:8080"),
     ],
 )
-def test_a_base_url_is_normalised(given: str, normal: str) -> None:
-    """The base URL comes back in lower case, without a default port and without a slash."""
+def test_a_base_url_is_normalised(given: Any, normal: str) -> None:
+    """The base URL comes back as a string in lower case, without a default port and without a slash."""
     assert TokenManager(API_KEY, base_url=given).base_url == normal
     assert AuthenticationApi(given).base_url == normal
 
