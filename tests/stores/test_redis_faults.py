@@ -261,6 +261,8 @@ async def test_the_failure_of_a_record_is_cleaned(redis_server, store, slots, ac
         [b"changed", b"stamp", b"", b"v", b"made-up-access", b"1", b"1", b"inf"],
         [b"busy", b"stamp", b"", b"inf"],
         [b"made-up-access", b"stamp", b""],
+        [b"made-up-access", b"stamp", b"", b"v", b"made-up-access", b"1", b"1", b"1"],
+        [b"none", b"stamp", b"", b"made-up-access"],
     ],
 )
 async def test_an_invalid_answer_is_a_store_error(answer, slots):
