@@ -2,7 +2,8 @@
 
 import asyncio
 import inspect
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
 from typing import Any
 from unittest.mock import Mock
 
@@ -10,12 +11,26 @@ import aiohttp
 import looptime
 import pytest
 from aioresponses import aioresponses
+from coverage import Coverage
 
 from tests.support.doubles import LoopClock, Service
 from tests.support.time_limits import set_operation_timeout
 
 API_KEY = "made-up-api-key"
 LONG_OPERATION_TIMEOUT = 20.0
+# They run many times, or in many processes, what other tests run once.
+UNMEASURED = (
+    "tests/exhaustive/",
+    "tests/fleet/",
+    "tests/guarantees/",
+    "tests/simulation/",
+    "tests/unit/test_docs_blocks.py",
+    "tests/unit/test_programs.py",
+    "tests/unit/test_pytest_plugin.py",
+    "tests/unit/test_recipes.py",
+    "tests/unit/test_upload_example.py",
+)
+COVERAGE_VARIABLE = "COVERAGE_PROCESS_CONFIG"  # its presence starts the measurement in a process
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,6 +50,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = [item for item in items if item.get_closest_marker("slow") is not None]
     items[:] = [item for item in items if item not in slow]
     config.hook.pytest_deselected(items=slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Measure no coverage during the tests in `UNMEASURED`, nor in their processes, which would take twice as long."""
+    coverage = Coverage.current()
+    if coverage is None or not item.nodeid.startswith(UNMEASURED):
+        return (yield)
+    configuration = os.environ.pop(COVERAGE_VARIABLE, None)
+    coverage.stop()
+    try:
+        return (yield)
+    finally:
+        coverage.start()
+        if configuration is not None:
+            os.environ[COVERAGE_VARIABLE] = configuration
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:

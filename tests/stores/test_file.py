@@ -310,6 +310,7 @@ async def test_a_cancelled_closing_still_ends_the_thread(workers):
     """Cancelling `close` skips the waiting; the thread ends by itself."""
     slot = workers.slot()
     await slot.read()
+    await ended()
     gate = threading.Event()
     slot._thread.submit(gate.wait)
     (thread,) = running_threads()
