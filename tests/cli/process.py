@@ -1,17 +1,46 @@
-"""The command as a process."""
+"""The command: as a process, and in this process, which takes a tenth of the time."""
 
 import asyncio
+import io
 import os
 import select
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, redirect_stderr, redirect_stdout
+from unittest.mock import patch
+
+import pytest
+
+from apivideo_auth import cli
 
 COMMAND = (sys.executable, "-m", "apivideo_auth")
 PIPE = asyncio.subprocess.PIPE
 MAX_SILENCE = 60
 """Seconds that a program may show nothing on a terminal."""
+
+
+async def call(environment: Mapping[str, str], *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+    """Run the command in a thread of this process; return its exit code and outputs.
+
+    For commands that end by themselves and are not replaced by a program, without -v and without TLS.
+    """
+    return await asyncio.to_thread(_call, environment, arguments, stdin)
+
+
+def _call(environment: Mapping[str, str], arguments: tuple[str, ...], stdin: str) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        patch.dict(os.environ, environment, clear=True),
+        patch.object(sys, "argv", ["apivideo-auth", *arguments]),
+        patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()))),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        cli.main()
+    # sys.exit(None) is success.
+    return int(ended.value.code or 0), out.getvalue(), err.getvalue()
 
 
 async def run(environment: Mapping[str, str], *arguments: str, stdin: str = "") -> tuple[int, str, str]:

@@ -8,7 +8,7 @@ import pytest
 
 from apivideo_auth.cli._exits import ExitCode
 from apivideo_auth.emulator import Emulator, Fault
-from tests.cli.process import COMMAND, read_terminal, run
+from tests.cli.process import COMMAND, call, read_terminal, run
 
 SHORT = ("demo", "--seconds", "5", "--workers", "5")
 
@@ -62,7 +62,7 @@ def test_on_a_terminal_the_timeline_remains_and_the_panel_goes(bare: dict[str, s
 
 async def test_against_a_real_server_it_stops_at_a_rejected_key(server: Emulator, environment: dict[str, str]) -> None:
     """With --live a rejected key ends the demo with one line and its exit code."""
-    code, out, err = await run(environment | {"APIVIDEO_API_KEY": "made-up-wrong-key"}, "demo", "--live")
+    code, out, err = await call(environment | {"APIVIDEO_API_KEY": "made-up-wrong-key"}, "demo", "--live")
     assert (code, out) == (ExitCode.REJECTED, "")
     assert re.search(r"^Error: .*\bAPI key\b", err, re.MULTILINE)
     assert server.url in err.splitlines()[0]
@@ -81,7 +81,7 @@ async def test_a_failed_request_fails_the_demo(server: Emulator, environment: di
     assert figures["last failure"] == "status 500"
     assert "request failed: status 500" in err
     # Its token is kept for the other commands.
-    await run(environment, "token")
+    await call(environment, "token")
     assert [call.path for call in server.calls].count("/auth/api-key") == 1
 
 
@@ -97,6 +97,6 @@ async def test_a_failed_request_fails_the_demo(server: Emulator, environment: di
 )
 async def test_wrong_usage(bare: dict[str, str], arguments: tuple[str, ...], message: str) -> None:
     """Wrong options are usage errors that say why."""
-    code, out, err = await run(bare, "demo", *arguments)
+    code, out, err = await call(bare, "demo", *arguments)
     assert (code, out) == (ExitCode.USAGE, "")
     assert message in err

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from email.utils import formatdate
@@ -14,7 +15,7 @@ import trustme
 from apivideo_auth._clock import SYSTEM_CLOCK
 from apivideo_auth.cli._exits import ExitCode
 from apivideo_auth.emulator import Emulator, Fault
-from tests.cli.process import run
+from tests.cli.process import call, run
 
 CHECKS = ["key", "store", "proxy", "host", "TLS", "authentication", "API", "clock"]
 
@@ -42,7 +43,7 @@ async def test_doctor_names_what_is_wrong(server, environment, variables, fault,
     """The exit code is that of the first check that failed, and its line says what is wrong."""
     if fault is not None:
         server.inject(fault)
-    got, out, err = await run(environment | variables, "doctor")
+    got, out, err = await call(environment | variables, "doctor")
     assert (got, err) == (code, "")
     assert line in out
 
@@ -50,17 +51,27 @@ async def test_doctor_names_what_is_wrong(server, environment, variables, fault,
 async def test_doctor_compares_the_clocks(server: Emulator, environment: dict[str, str]) -> None:
     """A clock that is wrong by minutes is a failure."""
     server.inject(Fault(status=200, on="/videos", headers={"Date": "Thu, 01 Jan 1970 00:00:00 GMT"}))
-    code, out, _ = await run(environment, "doctor")
+    code, out, _ = await call(environment, "doctor")
     assert code == ExitCode.FAILED
     assert "s ahead of the server's; set this machine's clock" in out
 
 
+@pytest.fixture
+def in_new_york(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """An environment for the local api.video in a time zone that is not UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "America/New_York")
+        time.tzset()
+        yield environment | {"TZ": "America/New_York"}
+    time.tzset()
+
+
 @pytest.mark.parametrize("zone", ["-0000", "", "GMT", "+0000"])
-async def test_a_date_without_a_zone_is_utc(server: Emulator, environment: dict[str, str], zone: str) -> None:
+async def test_a_date_without_a_zone_is_utc(server: Emulator, in_new_york: dict[str, str], zone: str) -> None:
     """The server's date is UTC also if it does not say so, whatever the zone of this machine."""
     date = formatdate(SYSTEM_CLOCK.utc()).replace("-0000", zone).strip()
     server.inject(Fault(status=200, on="/videos", headers={"Date": date}))
-    code, out, _ = await run(environment | {"TZ": "America/New_York"}, "doctor")
+    code, out, _ = await call(in_new_york, "doctor")
     assert (code, out.splitlines()[-1]) == (0, "  ok  clock: differs from the server's by less than 30 s")
 
 
@@ -77,12 +88,12 @@ async def test_a_date_without_a_zone_is_utc(server: Emulator, environment: dict[
 async def test_an_invalid_proxy_is_a_finding(environment: dict[str, str], proxy: str) -> None:
     """Doctor names the variable that holds an invalid proxy, not its value; `token` says the same."""
     environment |= {"APIVIDEO_BASE_URL": "https://127.0.0.1:9", "HTTPS_PROXY": proxy}
-    code, out, err = await run(environment, "doctor")
+    code, out, err = await call(environment, "doctor")
     assert (code, err) == (ExitCode.UNREACHABLE, "")
     assert out.splitlines()[-1].startswith(
         "FAIL  proxy: the proxy in HTTPS_PROXY of the environment is not a valid URL; "
     )
-    code, out_of_token, err = await run(environment, "token")
+    code, out_of_token, err = await call(environment, "token")
     assert (code, out_of_token) == (ExitCode.UNREACHABLE, "")
     assert err.startswith("Error: https://127.0.0.1:9/auth/api-key cannot be reached: the proxy in HTTPS_PROXY ")
     assert "password" not in out + err
@@ -93,7 +104,7 @@ async def test_doctor_checks_the_store(environment: dict[str, str], tmp_path: Pa
     folder = tmp_path / "open-to-all"
     folder.mkdir()
     folder.chmod(0o777)
-    code, out, _ = await run(environment | {"APIVIDEO_TOKEN_STORE": f"file://{folder}"}, "doctor")
+    code, out, _ = await call(environment | {"APIVIDEO_TOKEN_STORE": f"file://{folder}"}, "doctor")
     assert code == ExitCode.STORE
     assert "FAIL  store: " in out
     assert "ok  clock: " in out
@@ -225,6 +236,6 @@ async def test_a_proxy_that_refuses_is_named(environment: dict[str, str]) -> Non
 
     async with listening(proxy) as port:
         environment |= {"APIVIDEO_BASE_URL": "https://ws.api.video", "HTTPS_PROXY": f"http://127.0.0.1:{port}"}
-        code, out, _ = await run(environment, "doctor")
+        code, out, _ = await call(environment, "doctor")
     assert code == ExitCode.UNREACHABLE
     assert f"FAIL  proxy: 127.0.0.1:{port} responded with 407 Proxy Authentication Required\n" in out

@@ -12,7 +12,7 @@ import pytest
 from apivideo_auth.cli._exits import ExitCode
 from apivideo_auth.emulator import Emulator
 from tests.cli.conftest import API_KEY
-from tests.cli.process import COMMAND, on_a_terminal, read_terminal, run, started
+from tests.cli.process import COMMAND, call, on_a_terminal, read_terminal, run, started
 
 SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))"
 
@@ -22,7 +22,7 @@ async def test_the_program_gets_the_token_and_not_the_key(server: Emulator, envi
     code, out, err = await run(environment | {"MADE_UP": "1"}, "exec", "--", sys.executable, "-c", SHOW, "-v", "--x=1")
     assert (code, err) == (0, "")
     arguments, variables = json.loads(out)
-    token = (await run(environment, "token"))[1].strip()
+    token = (await call(environment, "token"))[1].strip()
     assert arguments == ["-v", "--x=1"]
     assert (variables["APIVIDEO_ACCESS_TOKEN"], variables["APIVIDEO_BASE_URL"]) == (token, server.url)
     assert (variables["MADE_UP"], "APIVIDEO_API_KEY" in variables) == ("1", False)
@@ -37,7 +37,7 @@ async def test_options_of_the_program_need_no_dashes(environment: dict[str, str]
 
 async def test_min_ttl_asks_for_a_longer_life(environment: dict[str, str]) -> None:
     """A --min-ttl that no token reaches is a usage error, and the program does not start."""
-    code, out, err = await run(environment, "exec", "--min-ttl", "4000", "--", "echo", "started")
+    code, out, err = await call(environment, "exec", "--min-ttl", "4000", "--", "echo", "started")
     assert (code, out) == (ExitCode.USAGE, "")
     assert "min_ttl" in err
 
@@ -85,9 +85,9 @@ async def test_a_program_that_cannot_run(
 async def test_without_a_token_the_program_does_not_start(environment: dict[str, str]) -> None:
     """A rejected key has its own exit code; a missing program is a usage error."""
     environment |= {"APIVIDEO_API_KEY": "made-up-wrong-key"}
-    code, out, _ = await run(environment, "exec", "--", "echo", "started")
+    code, out, _ = await call(environment, "exec", "--", "echo", "started")
     assert (code, out) == (ExitCode.REJECTED, "")
-    assert (await run(environment, "exec"))[0] == ExitCode.USAGE
+    assert (await call(environment, "exec"))[0] == ExitCode.USAGE
 
 
 async def test_the_program_has_the_terminal(environment: dict[str, str]) -> None:

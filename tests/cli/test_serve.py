@@ -10,7 +10,7 @@ import pytest
 from apivideo_auth import AuthenticatePayload, AuthenticationApi, CredentialsRejectedError
 from apivideo_auth.cli._exits import ExitCode
 from tests.cli.conftest import API_KEY
-from tests.cli.process import read_until, run, serving
+from tests.cli.process import call, read_until, run, serving
 
 DEFAULT_API_KEY = "made-up-api-key-of-the-emulator"
 
@@ -50,7 +50,7 @@ async def test_serve_never_prints_a_key_of_the_environment(bare: dict[str, str])
 @pytest.mark.parametrize("key", [" ", "made-up\n", "<key>", "'made-up'"])
 async def test_serve_rejects_a_key_that_no_client_accepts(bare: dict[str, str], key: str) -> None:
     """A key of the environment that every client rejects is a usage error, which does not show the key."""
-    code, out, err = await run(bare | {"APIVIDEO_API_KEY": key}, "serve")
+    code, out, err = await call(bare | {"APIVIDEO_API_KEY": key}, "serve")
     assert (code, out) == (ExitCode.USAGE, "")
     assert re.fullmatch(r"Error: the API key .*\n", err)
     assert key not in err or key == " "
@@ -99,10 +99,10 @@ async def test_serve_on_a_port_in_use_is_one_line(bare: dict[str, str]) -> None:
 
 async def test_serve_explains_faults(bare: dict[str, str]) -> None:
     """--help shows the syntax of faults, and an invalid fault is a usage error that says why."""
-    _, out, _ = await run(bare, "serve", "--help")
+    _, out, _ = await call(bare, "serve", "--help")
     parts = "status= hang reset=before reset=after malformed omit= override. oversized= redirect= delay= retry_after="
     for part in (*parts.split(), "header.", "body=", "on=", "times=", "probability=", "seed="):
         assert part in out
-    code, _, err = await run(bare, "serve", "--fault", "made-up")
+    code, _, err = await call(bare, "serve", "--fault", "made-up")
     assert code == ExitCode.USAGE
     assert "--fault" in err

@@ -12,39 +12,39 @@ import pytest
 
 from apivideo_auth.cli._exits import ExitCode
 from apivideo_auth.emulator import Emulator, Fault
-from tests.cli.process import COMMAND, run
+from tests.cli.process import COMMAND, call, run
 
 
 async def test_a_token_is_kept_between_calls(server: Emulator, environment: dict[str, str]) -> None:
     """Two calls print the same token; --force prints another; logout deletes it; each message goes to its place."""
-    code, out, err = await run(environment, "status")
+    code, out, err = await call(environment, "status")
     assert (code, out, err) == (1, f"{server.url}: no token is stored\n", "")
     _, first, err = await run(environment, "token")
     assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", first)
     assert err == ""
     assert (await run(environment, "token"))[1] == first
     assert [call.path for call in server.calls] == ["/auth/api-key"]
-    code, out, _ = await run(environment, "status")
+    code, out, _ = await call(environment, "status")
     assert (code, out.startswith(f"{server.url}: the stored token expires in 59 min")) == (0, True)
-    code, out, _ = await run(environment, "status", "--json")
+    code, out, _ = await call(environment, "status", "--json")
     assert json.loads(out)["expires_in"] > 3500
-    code, forced, err = await run(environment, "token", "--force")
+    code, forced, err = await call(environment, "token", "--force")
     assert (code, err) == (0, "")
     assert forced != first
     assert [call.path for call in server.calls] == ["/auth/api-key", "/auth/refresh"]
-    code, out, err = await run(environment, "logout")
+    code, out, err = await call(environment, "logout")
     assert (code, out, err) == (0, "", f"{server.url}: the stored token is deleted\n")
-    assert (await run(environment, "status"))[0] == 1
+    assert (await call(environment, "status"))[0] == 1
 
 
 async def test_force_in_a_row(server: Emulator, environment: dict[str, str]) -> None:
     """--force waits until a token may be replaced. If that takes too long it says when to try again."""
-    _, first, _ = await run(environment, "token")
-    code, second, _ = await run(environment, "token", "--force")
+    _, first, _ = await call(environment, "token")
+    code, second, _ = await call(environment, "token", "--force")
     assert (code, second not in ("", first)) == (0, True)
     # Each pause is twice as long as the one before.
     for _ in range(10):
-        code, out, err = await run(environment, "token", "--force")
+        code, out, err = await call(environment, "token", "--force")
         if code:
             break
     assert (code, out) == (ExitCode.RATE_LIMITED, "")
@@ -53,8 +53,8 @@ async def test_force_in_a_row(server: Emulator, environment: dict[str, str]) -> 
 
 async def test_formats_of_a_token(environment: dict[str, str]) -> None:
     """Each format is what its consumer takes."""
-    token = (await run(environment, "token"))[1].strip()
-    printed = {form: (await run(environment, "token", "--format", form))[1] for form in ("header", "env", "curl")}
+    token = (await call(environment, "token"))[1].strip()
+    printed = {form: (await call(environment, "token", "--format", form))[1] for form in ("header", "env", "curl")}
     assert printed == {
         "header": f"Authorization: Bearer {token}\n",
         "env": f"export APIVIDEO_ACCESS_TOKEN={token}\n",
@@ -64,13 +64,13 @@ async def test_formats_of_a_token(environment: dict[str, str]) -> None:
 
 async def test_the_json_format_has_exactly_these_fields(server: Emulator, environment: dict[str, str]) -> None:
     """--format json prints version 1: the token, its expiry in three forms, the API, and no refresh token."""
-    _, out, _ = await run(environment, "token", "--format", "json")
+    _, out, _ = await call(environment, "token", "--format", "json")
     document = json.loads(out)
     expires_at = datetime.fromisoformat(document.pop("expires_at"))
     assert expires_at.tzinfo is not None
     assert document.pop("expires_on") == expires_at.timestamp()
     assert 3500 < document.pop("expires_in") <= 3600
-    token = (await run(environment, "token"))[1].strip()
+    token = (await call(environment, "token"))[1].strip()
     assert document == {"version": 1, "access_token": token, "token_type": "Bearer", "base_url": server.url}
 
 
@@ -81,15 +81,15 @@ async def test_the_key_comes_from_a_file_or_from_standard_input(
     environment = bare | {"APIVIDEO_BASE_URL": server.url}
     path = tmp_path / "key"
     path.write_text(f"{server.api_key}\n")
-    assert (await run(environment, "token", "--key-file", str(path)))[0] == 0
-    assert (await run(environment, "token", "--key-file", "-", stdin=f"{server.api_key}\n"))[0] == 0
-    code, out, err = await run(environment, "token", "--key-file", str(tmp_path / "none"))
+    assert (await call(environment, "token", "--key-file", str(path)))[0] == 0
+    assert (await call(environment, "token", "--key-file", "-", stdin=f"{server.api_key}\n"))[0] == 0
+    code, out, err = await call(environment, "token", "--key-file", str(tmp_path / "none"))
     assert (code, out) == (ExitCode.USAGE, "")
     assert "No such file" in err
     path.write_bytes(b"\xff\xfe")
-    assert "not a text file" in (await run(environment, "token", "--key-file", str(path)))[2]
+    assert "not a text file" in (await call(environment, "token", "--key-file", str(path)))[2]
     path.write_text("x" * 5000)
-    assert "more than 4096 characters" in (await run(environment, "token", "--key-file", str(path)))[2]
+    assert "more than 4096 characters" in (await call(environment, "token", "--key-file", str(path)))[2]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ async def test_exit_codes_of_a_wrong_call(
     environment: dict[str, str], variables: dict[str, str], arguments: tuple[str, ...], code: ExitCode
 ) -> None:
     """Wrong usage and a rejected key have codes of their own, print nothing to standard output, and no secret."""
-    got, out, err = await run(environment | variables, "token", *arguments)
+    got, out, err = await call(environment | variables, "token", *arguments)
     assert (got, out) == (code, "")
     assert "Error: " in err
     assert "Traceback" not in err
@@ -150,7 +150,7 @@ async def test_exit_codes_of_a_failing_endpoint(
 ) -> None:
     """Rate limits and an outage have codes of their own, and one line each."""
     server.inject(fault)
-    got, out, err = await run(environment, "token")
+    got, out, err = await call(environment, "token")
     assert (got, out) == (code, "")
     assert err.startswith("Error: ")
     assert len(err.splitlines()) == 1
@@ -162,9 +162,9 @@ async def test_a_store_that_cannot_be_used(environment: dict[str, str], tmp_path
     folder.mkdir()
     folder.chmod(0o777)
     environment |= {"APIVIDEO_TOKEN_STORE": f"file://{folder}"}
-    assert (await run(environment, "status"))[0] == ExitCode.STORE
-    assert (await run(environment, "logout"))[0] == ExitCode.STORE
-    code, out, err = await run(environment, "token")
+    assert (await call(environment, "status"))[0] == ExitCode.STORE
+    assert (await call(environment, "logout"))[0] == ExitCode.STORE
+    code, out, err = await call(environment, "token")
     assert (code, out.count(".")) == (0, 2)
     assert err.startswith("Warning: the token is not kept: ")
 
@@ -173,12 +173,12 @@ async def test_a_hostile_token_is_quoted(server: Emulator, environment: dict[str
     """A token with quotes in it is data for the shell and for curl, not commands."""
     hostile = "x';echo${IFS}made-up;'\"\\\\"
     server.inject(Fault(on="/auth", override={"access_token": hostile}, times=None))
-    _, out, _ = await run(environment, "token", "--format", "env")
+    _, out, _ = await call(environment, "token", "--format", "env")
     shell = await asyncio.create_subprocess_exec(
         "sh", "-c", f'{out}\nprintf %s "$APIVIDEO_ACCESS_TOKEN"', stdout=asyncio.subprocess.PIPE
     )
     assert (await shell.communicate())[0].decode() == hostile
-    _, out, _ = await run(environment, "token", "--format", "curl")
+    _, out, _ = await call(environment, "token", "--format", "curl")
     assert '\\"' in out
 
 
@@ -186,7 +186,7 @@ async def test_the_example_of_the_help_can_be_pasted(
     server: Emulator, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """The command line in `token --help` stands on one line and works in a shell."""
-    _, out, _ = await run(environment, "token", "--help")
+    _, out, _ = await call(environment, "token", "--help")
     (line,) = re.findall(r"^ +(apivideo-auth token .*\| curl .*)$", out, re.MULTILINE)
     assert line.endswith(" https://ws.api.video/videos")
     # Programs of these names: the command from the sources, and a curl that prints its configuration.
