@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from apivideo_auth.cli import _token
 from apivideo_auth.cli._exits import ExitCode
 from apivideo_auth.emulator import Emulator, Fault
 from tests.cli.process import COMMAND, call, run
@@ -37,8 +38,9 @@ async def test_a_token_is_kept_between_calls(server: Emulator, environment: dict
     assert (await call(environment, "status"))[0] == 1
 
 
-async def test_force_in_a_row(server: Emulator, environment: dict[str, str]) -> None:
+async def test_force_in_a_row(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """--force waits until a token may be replaced. If that takes too long it says when to try again."""
+    monkeypatch.setattr(_token, "_MAX_WAIT", 1.0)
     _, first, _ = await call(environment, "token")
     code, second, _ = await call(environment, "token", "--force")
     assert (code, second not in ("", first)) == (0, True)

@@ -22,10 +22,10 @@ async def workers(tmp_path: Path) -> AsyncIterator[Workers]:
 
 
 async def test_of_many_processes_that_claim_at_once_one_is_granted(workers):
-    """Eight processes claim at the same moment, six times: one claim is granted each time, no refresh token
+    """Four processes claim at the same moment, six times: one claim is granted each time, no refresh token
     is handed out twice, and every process gets an answer.
     """
-    processes = [await workers.process() for _ in range(8)]
+    processes = [await workers.process() for _ in range(4)]
     given: list[str] = []
     seen = None
     for number in range(6):
@@ -33,7 +33,7 @@ async def test_of_many_processes_that_claim_at_once_one_is_granted(workers):
             process.order("claim", id=f"{number}-{index}", seen=seen)
         answers = [await process.answer() for process in processes]
         words = [answer["answer"] for answer in answers]
-        assert Counter(words) == {"Granted": 1, "Busy": 7}
+        assert Counter(words) == {"Granted": 1, "Busy": 3}
         holder = words.index("Granted")
         if answers[holder]["refresh"] is not None:
             given.append(answers[holder]["refresh"])

@@ -264,7 +264,7 @@ def test_any_sequence_keeps_the_promises() -> None:
     granted to one claim unless it was given back, a worker that lost its claim changes nothing, and every wait ends.
     """
     run_state_machine_as_test(
-        Fleet, settings=settings(max_examples=200, stateful_step_count=40, deadline=None, database=None)
+        Fleet, settings=settings(max_examples=75, stateful_step_count=40, deadline=None, database=None)
     )
 
 
