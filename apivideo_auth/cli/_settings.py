@@ -22,6 +22,8 @@ from apivideo_auth.stores._encrypted import open_slot
 
 # At a prompt an outage should be reported soon, and Ctrl-C should work.
 _POLICY: Final = RefreshPolicy(deadline=5, close_timeout=1)
+# A service does without a slow store; a command would lose the token, and can wait for a busy disk.
+_OPERATION_TIMEOUT: Final = 4.0
 _MAX_KEY_LENGTH: Final = 4096
 
 
@@ -47,10 +49,12 @@ class Settings:
 
     def manager(self, on_event: EventHandler | None = None) -> TokenManager:
         """Return a manager that keeps its token in the store."""
+        store = store_from_url(self.store_url)
+        setattr(store, "operation_timeout", _OPERATION_TIMEOUT)  # noqa: B010  not part of the protocol
         return TokenManager(
             self.api_key,
             base_url=self.base_url,
-            store=store_from_url(self.store_url),
+            store=store,
             policy=_POLICY,
             trust_env=self.trust_env,
             on_event=on_event,

@@ -60,13 +60,15 @@ class _DownError(Exception):
 class FailoverAccount:
     """One account in a store that may fail, as the managers of this process and event loop see it.
 
-    `limiter` limits the operations that the store gets at a time. `open_slot` is set while a manager uses the account.
+    `limiter` limits the operations that the store gets at a time. `operation_timeout` is for a store that gets longer
+    than `OPERATION_TIMEOUT`. `open_slot` is set while a manager uses the account.
     """
 
-    def __init__(self, *, clock: Clock, limiter: Limiter) -> None:
+    def __init__(self, *, clock: Clock, limiter: Limiter, operation_timeout: float = OPERATION_TIMEOUT) -> None:
         self.slots: list[FailoverSlot] = []
         self.loop = asyncio.get_running_loop()
         self.limiter = limiter
+        self.operation_timeout = operation_timeout
         self.private = PrivateRecord()
         self.open_slot: OpenSlot | None = None
         self._now = clock.monotonic
@@ -372,7 +374,10 @@ class FailoverAccount:
                 assert self.open_slot is not None
                 self._slot = self.open_slot(on_commit=self._look, on_damage=self._breaker.on_damage)
             slot = self._slot
-            answer = await (operation(slot) if limit is None else self.limiter.run(limit, partial(operation, slot)))
+            if limit is None:
+                answer = await operation(slot)
+            else:
+                answer = await self.limiter.run(max(limit, self.operation_timeout), partial(operation, slot))
         except BaseException as error:
             # The event may have been sent.
             self.private.unconfirmed = event or self.private.unconfirmed

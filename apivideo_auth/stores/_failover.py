@@ -15,7 +15,7 @@ from apivideo_auth import events
 from apivideo_auth._clock import Clock
 from apivideo_auth._record import Claim, ClaimAnswer, Commit, EndAnswer, Granted, Release, SharedToken
 from apivideo_auth._tasks import finish, run_to_end, start
-from apivideo_auth.stores._account import FailoverAccount
+from apivideo_auth.stores._account import OPERATION_TIMEOUT, FailoverAccount
 from apivideo_auth.stores._base import TokenStore
 from apivideo_auth.stores._breaker import Limiter
 from apivideo_auth.stores._encrypted import account_name, open_slot
@@ -131,7 +131,9 @@ def open_failover_slot(  # noqa: PLR0913  they belong together, and are keywords
         if account is None:
             limiter = next((other.limiter for other in accounts.values() if other.loop is loop), None)
             account = accounts[key] = FailoverAccount(
-                clock=clock, limiter=limiter or Limiter(getattr(store, "max_concurrent", MAX_CONCURRENT))
+                clock=clock,
+                limiter=limiter or Limiter(getattr(store, "max_concurrent", MAX_CONCURRENT)),
+                operation_timeout=getattr(store, "operation_timeout", OPERATION_TIMEOUT),
             )
         account.open_slot = partial(open_slot, store, base_url=base_url, api_key=api_key, clock=clock)
         kept.difference_update([other for other in kept if other is account or other.loop.is_closed()])

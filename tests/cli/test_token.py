@@ -13,6 +13,7 @@ import pytest
 from apivideo_auth.cli import _token
 from apivideo_auth.cli._exits import ExitCode
 from apivideo_auth.emulator import Emulator, Fault
+from apivideo_auth.stores._account import FailoverAccount
 from tests.cli.process import COMMAND, call, run
 
 
@@ -36,6 +37,15 @@ async def test_a_token_is_kept_between_calls(server: Emulator, environment: dict
     code, out, err = await call(environment, "logout")
     assert (code, out, err) == (0, "", f"{server.url}: the stored token is deleted\n")
     assert (await call(environment, "status"))[0] == 1
+
+
+@pytest.mark.real_limits
+async def test_a_slow_store_keeps_the_token(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command gives its store more time than a service does, so that a busy machine does not lose the token."""
+    monkeypatch.setitem(FailoverAccount._ask.__kwdefaults__, "limit", 0.0)
+    code, first, err = await call(environment, "token")
+    assert (code, err) == (0, "")
+    assert await call(environment, "token") == (0, first, "")
 
 
 async def test_force_in_a_row(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
