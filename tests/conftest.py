@@ -1,6 +1,7 @@
 """What all tests share: virtual time, a simulated service, and mocked responses that work with every aiohttp."""
 
 import asyncio
+import gc
 import inspect
 import os
 from collections.abc import Generator, Iterator
@@ -50,6 +51,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = [item for item in items if item.get_closest_marker("slow") is not None]
     items[:] = [item for item in items if item not in slow]
     config.hook.pytest_deselected(items=slow)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the thousands of objects that stay until the end."""
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
