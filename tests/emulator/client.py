@@ -91,6 +91,6 @@ def _headers(authorization: str | None) -> dict[str, str]:
 
 async def until(condition: Callable[[], object]) -> None:
     """Let the event loop run until something has happened."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110  what is waited for happens on the other side of a socket
             await asyncio.sleep(0)

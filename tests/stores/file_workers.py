@@ -173,6 +173,6 @@ def threads() -> list[str]:
 
 async def ended() -> None:
     """Return when these threads have ended."""
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(60.0):
         while running_threads():  # noqa: ASYNC110  the other side is a thread
             await asyncio.sleep(0.001)

@@ -191,7 +191,7 @@ async def test_a_change_between_the_answer_and_the_waiting_is_not_missed(workers
     await holder.claim(claim("first"))
     assert await slot.claim(claim("second")) == Busy(retry_after=LEASE)
     await holder.commit(commit("first"))
-    await asyncio.wait_for(slot.changed(LEASE), 5.0)
+    await asyncio.wait_for(slot.changed(LEASE), 60.0)
 
 
 async def test_waiting_ends_with_its_timeout(workers):
@@ -219,7 +219,7 @@ async def test_waiting_for_a_first_record_begins_with_what_is_there(workers):
     while slot._stamp is None:
         await slot.changed(0.05)
     await other.commit(commit("first"))
-    await asyncio.wait_for(slot.changed(LEASE), 5.0)
+    await asyncio.wait_for(slot.changed(LEASE), 60.0)
     assert not await slot._has_changed()
 
 
@@ -320,7 +320,7 @@ async def test_a_cancelled_closing_still_ends_the_thread(workers):
     with pytest.raises(asyncio.CancelledError):
         await closing
     gate.set()
-    thread.join(5.0)
+    thread.join(60.0)
     assert not thread.is_alive()
 
 
@@ -388,7 +388,7 @@ async def test_a_process_that_was_forked_has_a_queue_of_its_own(workers, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(os, "getpid", lambda: parent + 1)
         after = workers.slot()
-    assert isinstance(await asyncio.wait_for(after.claim(claim("first")), 5.0), Granted)
+    assert isinstance(await asyncio.wait_for(after.claim(claim("first")), 60.0), Granted)
     gate.set()
     assert await before.claim(claim("second")) == Busy(retry_after=LEASE)
 
@@ -399,7 +399,7 @@ async def test_a_closed_slot_can_no_longer_be_used(workers):
     waiting = asyncio.create_task(slot.changed(LEASE))
     await asyncio.sleep(0)
     await slot.close()
-    await asyncio.wait_for(waiting, 5.0)
+    await asyncio.wait_for(waiting, 60.0)
     with pytest.raises(TokenStoreError, match="has closed"):
         await slot.read()
     assert not threads()
@@ -421,7 +421,7 @@ def test_nothing_is_left_of_an_event_loop_that_was_closed(tmp_path):
     asyncio.run(renew("first", None))
     asyncio.run(renew("second", "first"))
     for thread in running_threads():
-        thread.join(5.0)
+        thread.join(60.0)
     assert not threads()
 
 
@@ -440,7 +440,7 @@ def test_event_loops_at_the_same_time_share_it_as_processes_do(tmp_path):
         await slot.read()
         thread = threading.Thread(target=asyncio.run, args=(hold(),))
         thread.start()
-        await asyncio.wait_for(slot.changed(10.0), 5.0)
+        await asyncio.wait_for(slot.changed(10.0), 60.0)
         thread.join()
         assert await slot.read() is not None
         await slot.close()
@@ -474,7 +474,7 @@ def test_a_forked_process_goes_on_with_a_thread_of_its_own(tmp_path):
 
 async def closing(use: Any) -> None:
     """Use a slot, and close it."""
-    await asyncio.wait_for((await asyncio.wait_for(use, 5.0)).close(), 5.0)
+    await asyncio.wait_for((await asyncio.wait_for(use, 60.0)).close(), 60.0)
 
 
 # Many at once.
@@ -494,7 +494,7 @@ async def test_the_programs_own_pool_of_threads_is_not_used(workers):
     gate, loop = threading.Event(), asyncio.get_running_loop()
     busy = [loop.run_in_executor(None, gate.wait) for _ in range(64)]
     try:
-        assert isinstance(await asyncio.wait_for(workers.slot().claim(claim("first")), 5.0), Granted)
+        assert isinstance(await asyncio.wait_for(workers.slot().claim(claim("first")), 60.0), Granted)
     finally:
         gate.set()
         await asyncio.gather(*busy)

@@ -272,7 +272,7 @@ async def test_a_deleted_file_ends_changed_and_a_failed_poll_is_an_error(workers
     await slot.claim(claim("first"))
     waiting = asyncio.create_task(slot.changed(LEASE))
     await workers.slot(FileStore(workers.folder)).forget()
-    await asyncio.wait_for(waiting, 5.0)
+    await asyncio.wait_for(waiting, 60.0)
 
     def failing(self, **options):
         raise OSError(errno.EIO, os.strerror(errno.EIO))

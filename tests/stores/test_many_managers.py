@@ -119,7 +119,7 @@ for _ in range(3):
     gc.collect()
     for thread in threading.enumerate():
         if thread is not threading.main_thread():
-            thread.join(5)
+            thread.join(60)
             assert not thread.is_alive(), thread
 assert len(service.calls) == 1
 asyncio.run(manager.close())

@@ -218,7 +218,7 @@ async def test_a_valkey_client_works(own_redis, slots, no_polling):
         await subscribed(own_redis, "account", 2)
         task = await waiting(waiter)
         assert isinstance(await holder.commit(committed("c")), Done)
-        await asyncio.wait_for(task, 5.0)
+        await asyncio.wait_for(task, 60.0)
         assert isinstance(await holder.claim(claimed("d")), Changed)
         own_redis.run("REPLICAOF", "127.0.0.1", "1")
         with pytest.raises(TokenStoreError, match="READONLY"):
