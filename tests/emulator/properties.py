@@ -1,5 +1,5 @@
-"""Settings of property tests that try the same examples on every run, on a slow machine too."""
+"""Settings of property tests that try the same examples on every run."""
 
 from hypothesis import settings
 
-repeatable = settings(derandomize=True, deadline=None, database=None)
+repeatable = settings(derandomize=True)
