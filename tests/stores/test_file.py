@@ -298,6 +298,7 @@ async def test_closing_waits_for_operations_that_have_begun(workers):
     """`close` waits until a commit that is being written is in the file, and the thread has ended."""
     slot = workers.slot()
     await slot.claim(claim("first"))
+    await ended()
     committing = asyncio.create_task(slot.commit(commit("first")))
     await asyncio.sleep(0)
     await slot.close()
@@ -402,7 +403,7 @@ async def test_a_closed_slot_can_no_longer_be_used(workers):
     await asyncio.wait_for(waiting, 60.0)
     with pytest.raises(TokenStoreError, match="has closed"):
         await slot.read()
-    assert not threads()
+    await ended()
 
 
 def test_nothing_is_left_of_an_event_loop_that_was_closed(tmp_path):
@@ -420,9 +421,7 @@ def test_nothing_is_left_of_an_event_loop_that_was_closed(tmp_path):
 
     asyncio.run(renew("first", None))
     asyncio.run(renew("second", "first"))
-    for thread in running_threads():
-        thread.join(60.0)
-    assert not threads()
+    asyncio.run(ended())
 
 
 def test_event_loops_at_the_same_time_share_it_as_processes_do(tmp_path):
@@ -446,7 +445,7 @@ def test_event_loops_at_the_same_time_share_it_as_processes_do(tmp_path):
         await slot.close()
 
     asyncio.run(wait())
-    assert not threads()
+    asyncio.run(ended())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
