@@ -16,6 +16,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Otherwise each process of the tests compiles the package and its tests again.
+unexport PYTHONDONTWRITEBYTECODE
 
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 # Processes that run tests; ARGS="-n0" runs them in one, as a debugger needs it. One more than there are cores, because
