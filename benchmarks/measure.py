@@ -32,11 +32,15 @@ def _short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-async def seconds_of(call: Callable[[], Awaitable[object]], times: int) -> float:
+async def seconds_of(call: Callable[..., Awaitable[object]], times: int, arguments: dict[str, Any] | None = None) -> float:
     """Return the seconds that awaited calls take, one after another."""
     before = time.perf_counter()
-    for _ in range(times):
-        await call()
+    if arguments:
+        for _ in range(times):
+            await call(**arguments)
+    else:
+        for _ in range(times):
+            await call()
     return time.perf_counter() - before
 
 
