@@ -37,6 +37,7 @@ class Size:
     """How much is measured; a quick run shows that everything works, and no more."""
 
     def __init__(self, *, quick: bool) -> None:
+        self.quick = quick
         self.rounds = 2 if quick else 21
         self.few_rounds = 1 if quick else 3
         self.slice = 0.001 if quick else 0.02
