@@ -9,6 +9,7 @@
 # make floor    runs the tests on the lowest versions that pyproject.toml allows
 # make pythons  runs the tests on every Python of this machine
 # make wheels   installs the wheel alone on every Python of this machine, and uses it
+# make bench    measures the package beside others of its kind; ARGS="--quick" only shows that everything works
 # make mutants  changes the package in thousands of small ways, and counts the changes that no test notices
 
 PYTHON ?= python3
@@ -28,7 +29,7 @@ SEEDS ?= 20000
 # Groups of mutants to try; all of them by default. pyproject.toml names them.
 GROUPS ?=
 
-.PHONY: demo test check lint types imports dist pages docs verify slow simulate explore floor pythons wheels mutants format clean
+.PHONY: demo test check lint types imports dist pages docs verify slow simulate explore floor pythons wheels bench mutants format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/apivideo-auth demo
@@ -103,6 +104,11 @@ wheels: dist
 	  done; \
 	done
 
+# In an environment of its own, because the other packages have many dependencies.
+bench:
+	$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/.bench
+	.venv-bench/bin/python -m benchmarks $(ARGS)
+
 mutants: $(VENV)/.mutants
 	$(BIN)/python .ci/mutants.py $(GROUPS)
 
@@ -118,8 +124,9 @@ $(VENV)/.demo: PACKAGES := --editable ".[cli]"
 $(VENV)/.test: PACKAGES := --editable ".[all]" --group test --group vendor
 $(VENV)/.check: PACKAGES := --editable ".[all]" --group dev
 $(VENV)/.docs: PACKAGES := --editable . --group docs
+$(VENV)/.bench: PACKAGES := --editable ".[cli,file,redis]" --group bench
 $(VENV)/.mutants: PACKAGES := --editable ".[all]" --group test --group mutants
-$(VENV)/.demo $(VENV)/.test $(VENV)/.check $(VENV)/.docs $(VENV)/.mutants: pyproject.toml
+$(VENV)/.demo $(VENV)/.test $(VENV)/.check $(VENV)/.docs $(VENV)/.bench $(VENV)/.mutants: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"

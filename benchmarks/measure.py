@@ -9,8 +9,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any, Self
 
-import time_machine
-
 Figure = dict[str, Any]
 """A median with its spread: `median`, `least`, `most`, `rounds`, `unit`."""
 
@@ -97,7 +95,6 @@ class MovedClock:
 
     def __init__(self) -> None:
         self.offset = 0.0
-        self._travel = time_machine.travel(datetime.datetime.now(datetime.UTC), tick=True)
 
     def monotonic(self) -> float:
         """Return seconds from an arbitrary start."""
@@ -114,6 +111,8 @@ class MovedClock:
 
     def run(self, main: Callable[[], Awaitable[None]]) -> None:
         """Run a coroutine function under this clock."""
+        import time_machine  # noqa: PLC0415  the other measurements do not need it
+
         clock = self
 
         class Loop(asyncio.SelectorEventLoop):
@@ -123,12 +122,11 @@ class MovedClock:
         async def under_the_clock() -> None:
             await main()
 
-        self._travelled = self._travel.start()
-        try:
-            with asyncio.Runner(loop_factory=Loop) as runner:
-                runner.run(under_the_clock())
-        finally:
-            self._travel.stop()
+        with (
+            time_machine.travel(datetime.datetime.now(datetime.UTC), tick=True) as self._travelled,
+            asyncio.Runner(loop_factory=Loop) as runner,
+        ):
+            runner.run(under_the_clock())
 
     async def step(self, seconds: float, quiet: int) -> None:
         """Move the clock, and wait until no more than `quiet` tasks are running: timers have fired, calls are over."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from apivideo_auth.emulator import Emulator
@@ -20,13 +21,13 @@ from benchmarks.scenarios import Figures, Size
 TIMED = "import time; before = time.perf_counter(); {}; print(time.perf_counter() - before)"
 
 
-def imports(size: Size) -> dict[str, Figures]:
-    """Return the ratios of all peers to `import aiohttp`."""
-    ratios: dict[str, list[float]] = {name: [] for name in PEERS}
+def imports(size: Size, peers: Iterable[str]) -> dict[str, Figures]:
+    """Return the ratios of the peers to `import aiohttp`."""
+    ratios: dict[str, list[float]] = {name: [] for name in peers}
     for number in range(_rounds(size) + 1):
         floor = _import_seconds("import aiohttp")
-        for name, peer in PEERS.items():
-            ratio = _import_seconds(peer.imports) / floor
+        for name in ratios:
+            ratio = _import_seconds(PEERS[name].imports) / floor
             # The first round compiles the modules.
             if number:
                 ratios[name].append(ratio)
