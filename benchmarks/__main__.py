@@ -42,7 +42,9 @@ def main() -> int:
     results = _measure(options, progress)
     results["seconds"] = round(time.perf_counter() - begun)
     console.print(printed(results))
-    failed = [f"{peer}: {name}" for peer, names in results["missing"].items() for name in names if _has_failed(names[name])]
+    failed = [
+        f"{peer}: {name}" for peer, names in results["missing"].items() for name in names if _has_failed(names[name])
+    ]
     failed += [name for name, found in results["growth"].items() if _has_failed(found.get("missing", ""))]
     if failed:
         progress.print(f"failed: {', '.join(failed)}")

@@ -172,7 +172,8 @@ async def workers(size: Size) -> dict[str, Figures]:
                 await asyncio.gather(*(tokens.get_token() for tokens in crowd[first : first + 50]))
             async with _client(url) as client:
                 before, commands = endpoints.calls, await _script_calls(client)
-                while any(tokens.status().generation < 2 for tokens in crowd):
+                # Polled, because a store tells each manager, but nobody else.
+                while any(tokens.status().generation < 2 for tokens in crowd):  # noqa: ASYNC110  as above
                     await asyncio.sleep(0.2)
                 calls, commands = endpoints.calls - before, await _script_calls(client) - commands
             found[str(number)] = {
@@ -208,7 +209,7 @@ async def record(size: Size) -> dict[str, Figures]:
     found: dict[str, Figures] = {str(number): {} for number in _powers(1, most)}
     with tempfile.TemporaryDirectory() as directory:
         async for number in _renewals(FileStore(Path(directory, "tokens")), most):
-            (file,) = Path(directory, "tokens").glob("*.json")
+            (file,) = Path(directory, "tokens").glob("*.json")  # noqa: ASYNC240  nothing else runs
             if str(number) in found:
                 found[str(number)]["file"] = figure([file.stat().st_size], "bytes")
     with redis_server() as url:
@@ -252,9 +253,7 @@ async def _claim(slot: Slot) -> str:
 
 async def _commit(slot: Slot, claim_id: str) -> None:
     await slot.commit(
-        Commit(
-            id=claim_id, access=TOKEN.encode(), refresh=REFRESH_TOKEN.encode(), lifetime=3600.0, remaining=3600.0
-        )
+        Commit(id=claim_id, access=TOKEN.encode(), refresh=REFRESH_TOKEN.encode(), lifetime=3600.0, remaining=3600.0)
     )
     _versions[id(slot)] = claim_id
 
@@ -329,8 +328,8 @@ async def _lag(operation: Awaitable[object]) -> tuple[float, float]:
 async def emulator(size: Size) -> dict[str, Figures]:
     """Requests per second of the emulator's list of videos, as a ratio to a bare handler that answers the same bytes.
 
-    Both servers have a process of their own. The client writes prepared bytes on a few connections, so that the server is
-    what limits the rate.
+    Both servers have a process of their own. The client writes prepared bytes on a few connections, so that the server
+    is what limits the rate.
     """
     requests = 50 if size.quick else 3000
     rates: dict[str, list[float]] = {"--emulator": [], "--bare": []}

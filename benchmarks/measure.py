@@ -1,12 +1,12 @@
 """What the measurements share: figures with their spread, timing, the clock that is moved, and the lag of a loop."""
 
 import asyncio
-import datetime
 import gc
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Self
 
 Figure = dict[str, Any]
@@ -30,7 +30,9 @@ def _short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-async def seconds_of(call: Callable[..., Awaitable[object]], times: int, arguments: dict[str, Any] | None = None) -> float:
+async def seconds_of(
+    call: Callable[..., Awaitable[object]], times: int, arguments: dict[str, Any] | None = None
+) -> float:
     """Return the seconds that awaited calls take, one after another."""
     before = time.perf_counter()
     if arguments:
@@ -123,7 +125,7 @@ class MovedClock:
             await main()
 
         with (
-            time_machine.travel(datetime.datetime.now(datetime.UTC), tick=True) as self._travelled,
+            time_machine.travel(datetime.now(UTC), tick=True) as self._travelled,
             asyncio.Runner(loop_factory=Loop) as runner,
         ):
             runner.run(under_the_clock())

@@ -84,7 +84,9 @@ def printed(results: Results) -> Any:  # noqa: ANN401  a table of rich, which a 
     """Return the one table that a run prints."""
     from rich.table import Table  # noqa: PLC0415
 
-    table = Table("measured", "of", "median (spread)", title=_machine(results), title_justify="left", caption_justify="left")
+    table = Table(
+        "measured", "of", "median (spread)", title=_machine(results), title_justify="left", caption_justify="left"
+    )
     for metric, title in METRICS.items():
         rows = [(peer, figures[metric]) for peer, figures in results["peers"].items() if metric in figures]
         for index, (peer, found) in enumerate(rows):
@@ -99,7 +101,9 @@ def printed(results: Results) -> Any:  # noqa: ANN401  a table of rich, which a 
         for size, figures in sizes.items():
             for key, title in titles.items():
                 if key in figures:
-                    table.add_row(f"{name}: {title}", f"{_size(size)} {kind if size.isdigit() else ''}", cell(figures[key]))
+                    table.add_row(
+                        f"{name}: {title}", f"{_size(size)} {kind if size.isdigit() else ''}", cell(figures[key])
+                    )
     reasons = _reasons(results)
     table.caption = f"Not measured: {'; '.join(reasons)}. " if reasons else ""
     table.caption += f"The run took {results['seconds'] / 60:.0f} minutes."
@@ -114,7 +118,9 @@ def tables(results: Results) -> dict[str, str]:
             [peer, *(cell(figures.get(metric)) for metric in metrics)] for peer, figures in results["peers"].items()
         ]
         found[name] = _table(["", *(METRICS[metric] for metric in metrics)], rows)
-    found["variants"] = _table(["call", "× an attribute"], [[name, cell(it)] for name, it in _variants(results).items()])
+    found["variants"] = _table(
+        ["call", "× an attribute"], [[name, cell(it)] for name, it in _variants(results).items()]
+    )
     for name, (kind, titles) in _OF_SIZES.items():
         sizes = results["growth"].get(name, {})
         if "missing" in sizes:
@@ -126,7 +132,7 @@ def tables(results: Results) -> dict[str, str]:
 
 
 def page_with(page: str, results: Results) -> str:
-    """Return the page with the tables of the results between its markers. Raises `ValueError` if a marker is missing."""
+    """Return the page with the tables between its markers. Raises `ValueError` if a marker is missing."""
     for name, table in tables(results).items():
         marker = re.compile(rf"(<!-- table: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
         page, count = marker.subn(lambda match, table=table: f"{match[1]}\n{table}\n{match[2]}", page)  # type: ignore[misc]

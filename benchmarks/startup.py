@@ -26,11 +26,11 @@ def imports(size: Size, peers: Iterable[str]) -> dict[str, Figures]:
     ratios: dict[str, list[float]] = {name: [] for name in peers}
     for number in range(_rounds(size) + 1):
         floor = _import_seconds("import aiohttp")
-        for name in ratios:
+        for name, rounds in ratios.items():
             ratio = _import_seconds(PEERS[name].imports) / floor
             # The first round compiles the modules.
             if number:
-                ratios[name].append(ratio)
+                rounds.append(ratio)
     return {name: {"import": figure(rounds, "×")} for name, rounds in ratios.items()}
 
 
