@@ -6,8 +6,8 @@ It prints its URL, and runs until it is terminated. It answers the same token do
 token (the two endpoints of api.video, an OAuth 2.0 token request, a managed identity's request), counts the requests,
 and can be told to be slow or to fail. `GET /resource` answers 401 to a token that it has not issued or has revoked.
 
-`--emulator` runs the package's emulator, and `--bare` one handler that answers the same bytes as the emulator's list of
-videos, to compare the two.
+`--emulator` runs the package's emulator, and `--bare` one handler that answers the same document as the emulator's list
+of videos, to compare the two.
 """
 
 import asyncio
@@ -155,15 +155,12 @@ async def _serve_emulator() -> None:
 
 
 async def _serve_bare() -> None:
-    body = (
-        b'{"data": [], "pagination": {"currentPage": 1, "pageSize": 25, "pagesTotal": 1, "itemsTotal": 0, '
-        b'"currentPageItems": 0, "links": [{"rel": "self", "uri": "/videos?currentPage=1&pageSize=25"}, '
-        b'{"rel": "first", "uri": "/videos?currentPage=1&pageSize=25"}, '
-        b'{"rel": "last", "uri": "/videos?currentPage=1&pageSize=25"}]}}'
-    )
+    links = [{"rel": rel, "uri": "/videos?currentPage=1&pageSize=25"} for rel in ("self", "first", "last")]
+    numbers = {"currentPage": 1, "pageSize": 25, "pagesTotal": 1, "itemsTotal": 0, "currentPageItems": 0}
+    document = {"data": [], "pagination": {**numbers, "links": links}}
 
     async def videos(_request: web.Request) -> web.Response:
-        return web.Response(body=body, content_type="application/json")
+        return web.json_response(document)
 
     app = web.Application()
     app.router.add_get("/videos", videos)

@@ -326,7 +326,7 @@ async def _lag(operation: Awaitable[object]) -> tuple[float, float]:
 
 
 async def emulator(size: Size) -> dict[str, Figures]:
-    """Requests per second of the emulator's list of videos, as a ratio to a bare handler that answers the same bytes.
+    """Requests per second of the emulator's list of videos, as a ratio to a bare handler that answers the same JSON.
 
     Both servers have a process of their own. The client writes prepared bytes on a few connections, so that the server
     is what limits the rate.
