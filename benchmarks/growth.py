@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -411,7 +411,7 @@ def redis_server() -> Iterator[str]:
             process.wait()
 
 
-GROWTH: dict[str, Callable[[Size], Awaitable[dict[str, Figures]]]] = {
+GROWTH: dict[str, Callable[[Size], Coroutine[Any, Any, dict[str, Figures]]]] = {
     "waiters": waiters,
     "managers": managers,
     "workers": workers,

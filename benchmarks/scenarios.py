@@ -92,7 +92,8 @@ async def ratios_to_floor(calls: dict[str, Call], size: Size) -> Figures:
 
 async def cold_callers(kind: Kind, endpoint: Endpoint, size: Size) -> Figures:
     """There is no token yet, and 10,000 callers ask at once."""
-    calls, ratios = [], []
+    calls: list[float] = []
+    ratios: list[float] = []
     begun = time.perf_counter()
     while len(calls) < size.few_rounds + 2 and time.perf_counter() - begun < size.patience:
         floor = await _shielded_future(endpoint, size.callers)
