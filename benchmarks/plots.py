@@ -75,10 +75,10 @@ def _bars(results: Results, metric: str, title: str) -> Picture:
 
 
 def _growth(results: Results) -> Picture:
-    """Draw what one waiter, one manager and one worker costs, by their number."""
+    """Draw how the cost of waiters, managers and workers grows with their number."""
     panels = (
-        ("waiters", "time", "µs per waiter"),
-        ("managers", "open", "µs per manager"),
+        ("waiters", "ratio", "time, as a ratio to\nwaiting for a shared future"),
+        ("managers", "memory", "KiB per manager\n"),
         ("workers", "commands", "store operations\nper worker and token"),
     )
     picture = Picture(figsize=(7.2, 2.6), layout="constrained")

@@ -93,7 +93,7 @@ def printed(results: Results) -> Any:  # noqa: ANN401  a table of rich, which a 
             table.add_row(title if index == 0 else "", peer, cell(found), end_section=index == len(rows) - 1)
     for name, found in _variants(results).items():
         table.add_row(name, "apivideo-auth", cell(found))
-    for name, (kind, titles) in _OF_SIZES.items():
+    for name, (_, titles) in _OF_SIZES.items():
         sizes = results["growth"].get(name, {})
         if "missing" in sizes:
             continue
@@ -101,9 +101,7 @@ def printed(results: Results) -> Any:  # noqa: ANN401  a table of rich, which a 
         for size, figures in sizes.items():
             for key, title in titles.items():
                 if key in figures:
-                    table.add_row(
-                        f"{name}: {title}", f"{_size(size)} {kind if size.isdigit() else ''}", cell(figures[key])
-                    )
+                    table.add_row(f"{name}: {title}", _size(size), cell(figures[key]))
     reasons = _reasons(results)
     table.caption = f"Not measured: {'; '.join(reasons)}. " if reasons else ""
     table.caption += f"The run took {results['seconds'] / 60:.0f} minutes."

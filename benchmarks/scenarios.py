@@ -38,14 +38,14 @@ class Size:
 
     def __init__(self, *, quick: bool) -> None:
         self.quick = quick
-        self.rounds = 2 if quick else 21
+        self.rounds = 2 if quick else 41
         self.few_rounds = 1 if quick else 3
-        self.slice = 0.001 if quick else 0.02
+        self.slice = 0.001 if quick else 0.01
         self.callers = 200 if quick else 10_000
         self.failing_callers = 20 if quick else 200
         self.failing_seconds = 0.5 if quick else 5.0
         self.delay = 0.05 if quick else 0.5
-        self.requests = 5 if quick else 100
+        self.requests = 5 if quick else 50
         self.rejected_requests = 10 if quick else 100
         self.managers = 20 if quick else 1000
         self.patience = 1 if quick else 20
