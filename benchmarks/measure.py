@@ -30,25 +30,32 @@ def _short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-async def seconds_of(
-    call: Callable[..., Awaitable[object]], times: int, arguments: dict[str, Any] | None = None
-) -> float:
-    """Return the seconds that awaited calls take, one after another."""
-    before = time.perf_counter()
-    if arguments:
-        for _ in range(times):
-            await call(**arguments)
-    else:
+Loop = Callable[[int], Awaitable[None]]
+"""Makes so many calls, one after another."""
+
+
+def repeated(call: Callable[[], Awaitable[object]]) -> Loop:
+    """Return a loop of calls without arguments."""
+
+    async def loop(times: int) -> None:
         for _ in range(times):
             await call()
+
+    return loop
+
+
+async def seconds_of(loop: Loop, times: int) -> float:
+    """Return the seconds that a loop takes."""
+    before = time.perf_counter()
+    await loop(times)
     return time.perf_counter() - before
 
 
-async def calls_in(call: Callable[[], Awaitable[object]], seconds: float) -> int:
+async def times_in(loop: Loop, seconds: float) -> int:
     """Return how many calls take about so long, at least ten."""
     times = 10
     while True:
-        took = await seconds_of(call, times)
+        took = await seconds_of(loop, times)
         if took > seconds / 4:
             return max(10, int(times * seconds / took))
         times *= 4

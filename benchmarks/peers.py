@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import aiohttp
 
 from benchmarks.endpoint import STATIC_TOKEN
+from benchmarks.measure import Loop
 
 NO_CLIENT = "has no HTTP client or middleware that sends the token"
 STATIC_HEADER = {"Authorization": f"Bearer {STATIC_TOKEN}"}
@@ -63,8 +64,8 @@ class Peer:
         """Do the same with a static header."""
         raise NotImplementedError
 
-    def variants(self, _token: str) -> dict[str, dict[str, Any]]:
-        """Return the arguments of further calls that the hot path measures, by a name."""
+    def variants(self, _token: str) -> dict[str, Loop]:
+        """Return loops of further calls that the hot path measures, by a name."""
         return {}
 
 
@@ -110,13 +111,23 @@ class ApiVideoAuth(Peer):
     async def get_static(self) -> int:
         return await _status(self.static.get("/resource"))
 
-    def variants(self, token: str) -> dict[str, dict[str, Any]]:
+    def variants(self, token: str) -> dict[str, Loop]:
         from datetime import UTC, datetime  # noqa: PLC0415
 
         from apivideo_auth import Token  # noqa: PLC0415
 
         old = Token(f"{token}-old", datetime(2026, 1, 1, tzinfo=UTC))
-        return {"min_ttl=60": {"min_ttl": 60}, "rejected=old": {"rejected": old}}
+        get_token = self.tokens.get_token
+
+        async def with_min_ttl(times: int) -> None:
+            for _ in range(times):
+                await get_token(min_ttl=60)
+
+        async def with_rejected(times: int) -> None:
+            for _ in range(times):
+                await get_token(rejected=old)
+
+        return {"min_ttl=60": with_min_ttl, "rejected=old": with_rejected}
 
 
 class GcloudAioAuth(Peer):

@@ -21,13 +21,11 @@ from typing import Any
 import aiohttp
 
 from benchmarks.endpoint import LIFETIME, Endpoint
-from benchmarks.measure import Figure, Lag, MovedClock, calls_in, figure, seconds_of
+from benchmarks.measure import Figure, Lag, Loop, MovedClock, figure, repeated, seconds_of, times_in
 from benchmarks.peers import ApiVideoAuth, Peer
 
 Figures = dict[str, Figure]
 Kind = type[Peer]
-Call = tuple[Callable[..., Awaitable[object]], dict[str, Any]]
-"""A coroutine function and its arguments."""
 
 STEP = 15
 """Seconds by which a clock is moved at once."""
@@ -67,25 +65,24 @@ async def hot_path(kind: Kind, endpoint: Endpoint, size: Size) -> Figures:
     """A valid token is there: a call, as a ratio to a coroutine that returns an attribute."""
     peer = await _opened(kind, endpoint)
     token = await peer.get_token()
-    calls: dict[str, Call] = {"hot": (peer.call, {})}
-    for name, arguments in peer.variants(token).items():
-        calls[f"hot {name}"] = (peer.call, arguments)
-    found = await ratios_to_floor(calls, size)
+    loops = {"hot": repeated(peer.call)}
+    loops |= {f"hot {name}": loop for name, loop in peer.variants(token).items()}
+    found = await ratios_to_floor(loops, size)
     await peer.close()
     return found
 
 
-async def ratios_to_floor(calls: dict[str, Call], size: Size) -> Figures:
-    """Return what each call costs as a ratio to a coroutine that returns an attribute, measured in turn."""
-    floor = Floor().get_token
-    of_floor = await calls_in(floor, size.slice)
-    times = {name: await calls_in(call, size.slice) for name, (call, _) in calls.items()}
-    ratios: dict[str, list[float]] = {name: [] for name in calls}
+async def ratios_to_floor(loops: dict[str, Loop], size: Size) -> Figures:
+    """Return what a call of each loop costs as a ratio to a coroutine that returns an attribute, measured in turn."""
+    floor = repeated(Floor().get_token)
+    of_floor = await times_in(floor, size.slice)
+    times = {name: await times_in(loop, size.slice) for name, loop in loops.items()}
+    ratios: dict[str, list[float]] = {name: [] for name in loops}
     gc.disable()
     for _ in range(size.rounds):
-        for name, (call, arguments) in calls.items():
+        for name, loop in loops.items():
             least = await seconds_of(floor, of_floor) / of_floor
-            ratios[name].append(await seconds_of(call, times[name], arguments) / times[name] / least)
+            ratios[name].append(await seconds_of(loop, times[name]) / times[name] / least)
     gc.enable()
     return {name: figure(rounds, "×") for name, rounds in ratios.items()}
 
@@ -263,7 +260,7 @@ async def overhead(kind: Kind, endpoint: Endpoint, size: Size) -> Figures:
     for number in range(size.rounds):
         # Which of the two comes first alternates.
         pair = (peer.get, peer.get_static) if number % 2 else (peer.get_static, peer.get)
-        took = {get: await seconds_of(get, size.requests) for get in pair}
+        took = {get: await seconds_of(repeated(get), size.requests) for get in pair}
         ratios.append(took[peer.get] / took[peer.get_static])
     await peer.close()
     return {"overhead": figure(ratios, "×")}
