@@ -331,13 +331,13 @@ async def emulator(size: Size) -> dict[str, Figures]:
     Both servers have a process of their own. The client writes prepared bytes on a few connections, so that the server
     is what limits the rate.
     """
-    requests = 50 if size.quick else 3000
+    requests = 50 if size.quick else 800
     rates: dict[str, list[float]] = {"--emulator": [], "--bare": []}
     with endpoint.running("--emulator") as own, endpoint.running("--bare") as bare:
         urls = {"--emulator": own, "--bare": bare}
         async with TokenManager(_emulator_key(), base_url=own) as tokens:
             authorization = str((await tokens.get_token()).authorization)
-        for _ in range(1 + (1 if size.quick else 9)):
+        for _ in range(1 + size.rounds):
             for name, url in urls.items():
                 rates[name].append(await _rate(url, authorization, requests))
     ratios = [own / bare for own, bare in zip(*rates.values(), strict=True)]
