@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -144,7 +145,10 @@ def _versions() -> dict[str, str]:
 def _write(results: Results) -> None:
     from benchmarks import plots  # noqa: PLC0415  needed at the end only
 
-    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    text = json.dumps(results, indent=1, ensure_ascii=False)
+    # A figure on one line, so that a change can be read.
+    text = re.sub(r"\{\s+(\"median\"[^}]*?)\s+\}", lambda match: "{" + re.sub(r"\s*\n\s*", " ", match[1]) + "}", text)
+    RESULTS.write_text(text + "\n", "utf-8")
     PAGE.write_text(page_with(PAGE.read_text("utf-8"), results), "utf-8")
     plots.draw(results)
 

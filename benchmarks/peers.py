@@ -6,73 +6,14 @@ A peer's package is imported when the peer is opened, so that a process has only
 import io
 import json
 import os
-from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
 import aiohttp
 
-from benchmarks.endpoint import STATIC_TOKEN
 from benchmarks.measure import Loop
+from benchmarks.peer import STATIC_HEADER, Peer, status_of
 
 NO_CLIENT = "has no HTTP client or middleware that sends the token"
-STATIC_HEADER = {"Authorization": f"Bearer {STATIC_TOKEN}"}
-
-
-class Peer:
-    """A source of tokens.
-
-    - `call`: the peer's own coroutine function that makes sure of a valid token. It is what the hot path measures.
-    - `get_token`: the same, and returns the token's text.
-    - `get`: requests the resource with the token, by the peer's own way, and returns the status.
-    - `get_static`: the same by the same HTTP client, with a header that never changes.
-
-    `account` tells apart several of them in a process. `missing` gives the reason why a scenario is not measured.
-    """
-
-    name: ClassVar[str]
-    distributions: ClassVar[tuple[str, ...]]
-    imports: ClassVar[str]
-    missing: ClassVar[dict[str, str]] = {}
-    call: Callable[[], Awaitable[Any]]
-
-    def __init__(self, url: str, account: int = 0) -> None:
-        self.url = url
-        self.resource = f"{url}/resource"
-        self.client_id = f"made-up-client-{account}"
-        self.client_secret = "made-up-secret"  # noqa: S105  made up
-
-    async def open(self) -> None:
-        """Construct the source. It has no token yet."""
-        raise NotImplementedError
-
-    async def close(self) -> None:
-        """Close what `open` and `open_clients` have opened."""
-        raise NotImplementedError
-
-    async def get_token(self) -> str:
-        """Return a valid token."""
-        raise NotImplementedError
-
-    async def open_clients(self) -> None:
-        """Open the HTTP clients of `get` and `get_static`."""
-
-    async def get(self) -> int:
-        """Request the resource, and return the status."""
-        raise NotImplementedError
-
-    async def get_static(self) -> int:
-        """Do the same with a static header."""
-        raise NotImplementedError
-
-    def variants(self, _token: str) -> dict[str, Loop]:
-        """Return loops of further calls that the hot path measures, by a name."""
-        return {}
-
-
-async def _status(request: Any) -> int:  # noqa: ANN401  aiohttp's
-    async with request as response:
-        await response.read()
-        return int(response.status)
 
 
 class ApiVideoAuth(Peer):
@@ -106,10 +47,10 @@ class ApiVideoAuth(Peer):
 
     async def get(self) -> int:
         assert self.session is not None
-        return await _status(self.session.get("/resource"))
+        return await status_of(self.session.get("/resource"))
 
     async def get_static(self) -> int:
-        return await _status(self.static.get("/resource"))
+        return await status_of(self.static.get("/resource"))
 
     def variants(self, token: str) -> dict[str, Loop]:
         from datetime import UTC, datetime  # noqa: PLC0415
@@ -255,7 +196,7 @@ class GoogleAuthOlder(Peer):
         return int(response.status)
 
     async def get_static(self) -> int:
-        return await _status(self.static.get(self.resource))
+        return await status_of(self.static.get(self.resource))
 
 
 def _google_fields(peer: Peer) -> dict[str, str]:
@@ -482,10 +423,10 @@ class AiohttpOAuth2Client(Peer):
 
     async def get(self) -> int:
         assert self.client is not None
-        return await _status(self.client.get(self.resource))
+        return await status_of(self.client.get(self.resource))
 
     async def get_static(self) -> int:
-        return await _status(self.static.get(self.resource))
+        return await status_of(self.static.get(self.resource))
 
 
 PEERS: dict[str, type[Peer]] = {

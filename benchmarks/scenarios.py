@@ -23,7 +23,8 @@ import aiohttp
 
 from benchmarks.endpoint import LIFETIME, Endpoint
 from benchmarks.measure import Figure, Lag, Loop, MovedClock, figure, repeated, seconds_of, times_in
-from benchmarks.peers import ApiVideoAuth, Peer
+from benchmarks.peer import Peer
+from benchmarks.peers import ApiVideoAuth
 
 Figures = dict[str, Figure]
 Kind = type[Peer]
