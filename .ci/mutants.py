@@ -55,7 +55,7 @@ def copy_project(name: str, group: dict[str, Any]) -> Path:
 
 def mutmut(*arguments: str, folder: Path, quiet: bool = False) -> str:
     """Run mutmut in a copy of the project; return its output if `quiet`."""
-    command = [str(Path(sys.executable).with_name("mutmut")), *arguments]
+    command = [sys.executable, "-m", "mutmut", *arguments]
     done = subprocess.run(command, cwd=folder, check=True, text=True, stdout=subprocess.PIPE if quiet else None)
     return done.stdout or ""
 

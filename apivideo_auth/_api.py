@@ -1,7 +1,6 @@
 """The two endpoints, called over a private session."""
 
 import asyncio
-import io
 import re
 import socket
 from types import TracebackType
@@ -30,7 +29,7 @@ _CONNECTION_PROBLEMS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (aiohttp.ClientProxyConnectionError, "the proxy cannot be reached; check the proxy settings of the environment"),
     (ConnectionRefusedError, "the connection was refused; check that a server listens there"),
 )
-_CERTIFICATE_ADVICE: Final = {
+_CERTIFICATE_ADVICE: Final[dict[int | None, str]] = {
     # OpenSSL's codes: not yet valid, expired, another host name, another IP address.
     9: "check the clock of this machine",
     10: "check the clock of this machine, and the server's certificate",
@@ -254,33 +253,33 @@ class AuthenticationApi:
         return Failure(kind="connection", message=f"the call to {url} failed with {type(error).__name__}")
 
     def _why_no_connection(self, error: aiohttp.ClientConnectorError) -> str:
-        # A certificate error has no underlying system error.
-        system_error = getattr(error, "os_error", None)
-        proxy = "" if self._trust_env else "; behind a proxy, pass trust_env=True"
+        # First, because this error has no `os_error` in older versions of aiohttp.
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
             return f"its TLS certificate is {certificate_problem(error)}"
+        system_error = error.os_error
+        proxy = "" if self._trust_env else "; behind a proxy, pass trust_env=True"
         for cls, reason in _CONNECTION_PROBLEMS:
             if isinstance(error, cls) or isinstance(system_error, cls):
                 return reason
         if isinstance(system_error, socket.gaierror):
             return f"the host name does not resolve; check the base URL and the network{proxy}"
-        return f"{getattr(system_error, 'strerror', None) or 'no connection'}; check the network{proxy}"
+        return f"{system_error.strerror or 'no connection'}; check the network{proxy}"
 
 
 async def _body_of(response: aiohttp.ClientResponse) -> bytes:
     """Return the body, with at most one byte more than allowed.
 
-    If the body is cut short, return what arrived, since the status and the headers mean enough. A token needs the
-    whole body: with status 200, raise what aiohttp raises.
+    If the body is cut short, return none of it, since the status and the headers mean enough. A token needs the whole
+    body: with status 200, raise what aiohttp raises.
     """
-    body = io.BytesIO()
     try:
-        while not response.content.at_eof() and body.tell() <= MAX_BODY_SIZE:
-            body.write(await response.content.read(MAX_BODY_SIZE + 1 - body.tell()))
+        return await response.content.readexactly(MAX_BODY_SIZE + 1)
+    except asyncio.IncompleteReadError as shorter:
+        return shorter.partial
     except _NETWORK_ERRORS:
         if response.status == 200:  # noqa: PLR2004
             raise
-    return body.getvalue()
+        return b""
 
 
 def invalid_proxy_problem(variable: str) -> str:
@@ -292,7 +291,7 @@ def certificate_problem(error: aiohttp.ClientConnectorCertificateError) -> str:
     """Return why a certificate is not trusted, by OpenSSL, and what to do about it."""
     cause = error.certificate_error
     own_ca = "if your network has its own CA, name the CA's file in SSL_CERT_FILE, or pass a connector that trusts it"
-    advice = _CERTIFICATE_ADVICE.get(getattr(cause, "verify_code", 0), own_ca)
+    advice = _CERTIFICATE_ADVICE.get(getattr(cause, "verify_code", None), own_ca)
     reason = clean_text(getattr(cause, "verify_message", "")).rstrip(".")
     return f"not trusted{f' ({reason})' if reason else ''}; {advice}"
 

@@ -109,9 +109,8 @@ class BearerAuth(TokenSender):
             return response
         response.release()
         self._emit(token, None)
-        if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
-            # A second send needs a new future for the server's 100 Continue.
-            request.update_expect_continue(expect=True)
+        # With `Expect: 100-continue`, a second send needs a new future for the server's 100 Continue.
+        request.update_expect_continue()
         try:
             return await _send(request, handler, token_now)
         except aiohttp.ClientConnectorError:
@@ -166,7 +165,7 @@ def drop_writer_frames(error: BaseException) -> None:
 
 
 def _is_of_writer(trace: TracebackType) -> bool:
-    return str(trace.tb_frame.f_globals.get("__name__", "")).startswith(_WRITERS)
+    return str(trace.tb_frame.f_globals.get("__name__")).startswith(_WRITERS)
 
 
 async def _read_ahead(response: ClientResponse) -> None:
@@ -182,9 +181,8 @@ async def _read_ahead(response: ClientResponse) -> None:
         # The status is known, and the caller gets this error when reading the body.
         pass
     if data:
-        with warnings.catch_warnings():
-            # `wait_eof` cannot replace this: it waits for ever if the body is larger than the session's `read_bufsize`.
-            warnings.simplefilter("ignore", DeprecationWarning)
+        # Deprecated, but `wait_eof` waits for ever if the body is larger than the session's `read_bufsize`.
+        with warnings.catch_warnings(action="ignore"):
             content.unread_data(bytes(data))
 
 
