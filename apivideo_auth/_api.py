@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 import aiohttp
+from aiohttp import hdrs
 
 from apivideo_auth._clock import SYSTEM_CLOCK, Clock
 from apivideo_auth._errors import error_from
@@ -89,9 +90,9 @@ class AuthenticationApi:
         self._trust_env = trust_env
         self._attempt_timeout = attempt_timeout
         self._headers = origin_headers(application) | {
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
+            hdrs.CONTENT_TYPE: "application/json",
+            hdrs.ACCEPT: "application/json",
+            hdrs.ACCEPT_ENCODING: "identity",
         }
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -161,11 +162,7 @@ class AuthenticationApi:
         if isinstance(session, Failure):
             return session
         try:
-            async with session.post(
-                url,
-                data=aiohttp.BytesPayload(payload.to_json(), content_type="application/json"),
-                allow_redirects=False,
-            ) as response:
+            async with session.post(url, data=payload.to_json(), allow_redirects=False) as response:
                 return parse_response(
                     endpoint,
                     self._base_url,

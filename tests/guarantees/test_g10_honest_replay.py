@@ -521,25 +521,29 @@ async def test_g10_a_replay_without_a_connection_raises_the_usual_error() -> Non
     assert len(server.requests) == 1
 
 
-async def test_g10_a_401_of_the_largest_size_is_read_ahead() -> None:
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_g10_a_401_of_the_largest_size_is_read_ahead(encoding: str) -> None:
     """It comes back when its whole body has arrived, so that its connection is free."""
     order = []
+    content = (bytes(range(256)) * MAX_READ_AHEAD)[:MAX_READ_AHEAD]
+    body = gzip.compress(content) if encoding == "gzip" else content
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(status=401, headers={"Content-Length": str(MAX_READ_AHEAD)})
+        headers = {"Content-Length": str(len(body)), "Content-Encoding": encoding}
+        response = web.StreamResponse(status=401, headers=headers)
         await response.prepare(request)
-        await response.write(b"x" * (MAX_READ_AHEAD - 1))
+        await response.write(body[:-1])
         # Time for a client that does not wait.
         await asyncio.sleep(0.1)
         order.append("last byte")
-        await response.write(b"x")
+        await response.write(body[-1:])
         return response
 
     async with serving(handle) as url:
         bearer = BearerAuth(Source(url, fresh=0))
         async with aiohttp.ClientSession(url, middlewares=(bearer,)) as session, session.get("/") as response:
             order.append("response")
-            assert len(await response.read()) == MAX_READ_AHEAD
+            assert await response.read() == content
     assert order == ["last byte", "response"]
 
 

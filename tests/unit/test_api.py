@@ -27,6 +27,7 @@ from apivideo_auth import (
 )
 from tests.conftest import API_KEY
 from tests.support.answers import ANSWER, KEY, TOKEN
+from tests.support.doubles import ManualClock
 from tests.support.loopback import serving
 
 
@@ -79,6 +80,7 @@ async def test_a_response_without_a_token_is_a_typed_error(
     assert type(caught.value) is error
     assert caught.value.status == status
     assert caught.value.retry_after == (7.0 if headers else None)
+    assert str(caught.value).startswith(SANDBOX)
     if status >= 400:
         assert (caught.value.title, caught.value.name) == ("Made up.", "apiKey")
         assert caught.value.type.endswith("/made-up")
@@ -138,10 +140,10 @@ async def test_a_closed_connector_is_one_clear_error() -> None:
             call = asyncio.create_task(api.authenticate(KEY))
             await arrived.wait()
             await connector.close()
-            with pytest.raises(AuthConnectionError, match="the connector was closed during the call") as caught:
+            with pytest.raises(AuthConnectionError, match=r"^the connector was closed .* call; .*use$") as caught:
                 await call
             assert (caught.value.sent, caught.value.retryable) == (True, False)
-            with pytest.raises(AuthConnectionError, match="the connector that was passed is closed") as caught:
+            with pytest.raises(AuthConnectionError, match=r"^the connector that .* is closed; .*use$") as caught:
                 await api.authenticate(KEY)
             assert (caught.value.sent, caught.value.retryable) == (False, False)
 
@@ -155,12 +157,12 @@ async def test_another_event_loop_is_one_clear_error() -> None:
     async with serving(handle) as url:
         async with aiohttp.TCPConnector() as connector:
             api = AuthenticationApi(url, connector=connector)
-            with pytest.raises(AuthConnectionError, match=r"connector .* another event loop") as caught:
+            with pytest.raises(AuthConnectionError, match=r"^the connector .* another event .*each loop$") as caught:
                 await asyncio.to_thread(asyncio.run, api.authenticate(KEY))
             assert (caught.value.sent, caught.value.retryable) == (False, False)
         async with AuthenticationApi(url) as api:
             await api.authenticate(KEY)
-            with pytest.raises(AuthConnectionError, match="in use in another event loop") as caught:
+            with pytest.raises(AuthConnectionError, match=r"^this AuthenticationApi is in use .*each loop$") as caught:
                 await asyncio.to_thread(asyncio.run, api.authenticate(KEY))
             assert (caught.value.sent, caught.value.retryable) == (False, False)
             assert await api.authenticate(KEY) == TOKEN
@@ -251,6 +253,85 @@ async def test_it_can_be_used_again_after_close() -> None:
             await api.close()
             await api.close()
     assert "127.0.0.1" in repr(api)
+
+
+@pytest.mark.virtual_time
+async def test_close_ends_a_call() -> None:
+    """A call that waits for its response when the api is closed fails at once, and not at its timeout."""
+    arrived = asyncio.Event()
+
+    async def handle(_request: web.Request) -> web.Response:
+        arrived.set()
+        await asyncio.Event().wait()
+
+    async with serving(handle) as url:
+        api = AuthenticationApi(url)
+        call = asyncio.create_task(api.authenticate(KEY))
+        await arrived.wait()
+        before = asyncio.get_running_loop().time()
+        await api.close()
+        with pytest.raises(AuthConnectionError, match="closed the connection") as caught:
+            await call
+        assert asyncio.get_running_loop().time() == before
+    assert caught.value.sent is True
+
+
+async def test_a_request_has_the_documented_headers() -> None:
+    """Each call sends JSON and asks for JSON that is not compressed; no call sends a cookie that another one got."""
+    seen = []
+
+    async def handle(request: web.Request) -> web.Response:
+        seen.append(request.headers)
+        response = web.json_response(ANSWER)
+        response.set_cookie("made-up", "cookie")
+        return response
+
+    async with serving(handle) as url:
+        # A cookie jar takes no cookies from a host without a name.
+        async with AuthenticationApi(url.replace("127.0.0.1", "localhost")) as api:
+            await api.authenticate(KEY)
+            await api.refresh(RefreshTokenPayload("made-up-refresh"))
+    for headers in seen:
+        assert headers.getall("Content-Type") == ["application/json"]
+        assert headers.getall("Accept") == ["application/json"]
+        assert headers.getall("Accept-Encoding") == ["identity"]
+        assert "Cookie" not in headers
+    assert len(seen) == 2
+
+
+async def test_the_date_of_a_retry_after_counts_from_the_apis_clock(mocked: aioresponses) -> None:
+    """The pause is the time from the clock's now to the date."""
+    mocked.post(f"{SANDBOX}/auth/api-key", status=429, headers={"Retry-After": "Thu, 01 Jan 2026 00:01:00 GMT"})
+    async with AuthenticationApi(SANDBOX) as api:
+        api.clock = ManualClock(15)
+        with pytest.raises(RateLimitedError) as caught:
+            await api.authenticate(KEY)
+    assert caught.value.retry_after == 45
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error"),
+    [
+        ({"connector": "tcp"}, TypeError),
+        ({"trust_env": "yes"}, TypeError),
+        ({"attempt_timeout": "10"}, TypeError),
+        ({"attempt_timeout": 0}, ValueError),
+        ({"application": ("my-app", 1)}, TypeError),
+        ({"application": (1, "1.2.3")}, TypeError),
+    ],
+    ids=str,
+)
+def test_an_invalid_argument_is_named(kwargs: dict, error: type[Exception]) -> None:
+    """The message begins with the name of the argument and says what it must be."""
+    (name,) = kwargs
+    with pytest.raises(error, match=f"^{name} must be "):
+        AuthenticationApi(**kwargs)
+
+
+def test_a_short_timeout_is_allowed() -> None:
+    """A timeout is any number of seconds more than 0 and at most 60."""
+    for seconds in (0.1, 60):
+        assert AuthenticationApi(attempt_timeout=seconds).base_url == PRODUCTION
 
 
 async def test_each_call_has_a_connection_of_its_own() -> None:

@@ -5,13 +5,15 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import aiohttp
 import pytest
 from aiohttp import web
+from aioresponses import aioresponses
 
 from apivideo_auth import (
+    SANDBOX,
     AuthConnectionError,
     AuthenticationApi,
     AuthResponseError,
@@ -20,6 +22,7 @@ from apivideo_auth import (
     RateLimitedError,
     RefreshTokenPayload,
 )
+from apivideo_auth._response import MAX_BODY_SIZE
 from tests.support.answers import ANSWER, KEY, TOKEN
 from tests.support.loopback import serving
 
@@ -115,6 +118,8 @@ async def test_a_server_that_hangs_is_timed_out() -> None:
     server, url = await raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", then_hang=True)
     loop = asyncio.get_running_loop()
     async with server, AuthenticationApi(url, attempt_timeout=7) as api:
+        # aiohttp rounds longer timeouts up to whole seconds of the loop's time.
+        await asyncio.sleep(0.4)
         before = loop.time()
         with pytest.raises(AuthConnectionError, match="within 7 seconds"):
             await api.authenticate(KEY)
@@ -138,6 +143,15 @@ async def test_a_connection_with_an_endless_response_is_not_kept() -> None:
                 await api.authenticate(KEY)
         assert not connector._acquired
         assert not any(connector._conns.values())
+
+
+@pytest.mark.parametrize(("size", "accepted"), [(MAX_BODY_SIZE, True), (MAX_BODY_SIZE + 1, False)])
+async def test_a_response_of_the_largest_size_is_read(mocked: aioresponses, size: int, *, accepted: bool) -> None:
+    """A body of 64 KiB is read to its last byte, and one more byte makes it invalid."""
+    mocked.post(f"{SANDBOX}/auth/api-key", body=json.dumps(ANSWER).rjust(size).encode())
+    async with AuthenticationApi(SANDBOX) as api:
+        with nullcontext() if accepted else pytest.raises(InvalidResponseError, match="longer than 65536"):
+            assert await api.authenticate(KEY) == TOKEN
 
 
 @pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])

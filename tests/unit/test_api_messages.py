@@ -157,7 +157,17 @@ async def test_a_value_error_of_a_connector_is_a_connection_error(
         with pytest.raises(AuthConnectionError, match=text) as caught:
             await api.authenticate(KEY)
     assert caught.value.sent is sent
+    assert f"{SANDBOX}/auth/api-key " in str(caught.value)
     assert "made-up-password" not in str(caught.value)
+
+
+async def test_a_proxy_that_is_not_used_is_not_blamed(mocked: aioresponses, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without trust_env, an invalid proxy of the environment is not the reason of a failed call."""
+    monkeypatch.setenv("HTTPS_PROXY", "made-up")
+    mocked.post(f"{SANDBOX}/auth/api-key", exception=aiohttp.InvalidURL("https://made-up"))
+    async with AuthenticationApi(SANDBOX) as api:
+        with pytest.raises(AuthConnectionError, match="its host is not valid"):
+            await api.authenticate(KEY)
 
 
 async def test_a_rate_limit_says_when_to_try_again(mocked: aioresponses) -> None:
