@@ -204,8 +204,8 @@ def failure_from(error: BaseException, *secrets: str) -> Failure:
 def _attribute(error: BaseException, name: str, cls: Any) -> Any:  # noqa: ANN401  a `cls` or None
     """Return an attribute of an exception if it is a `cls`, and else None."""
     try:
-        value = getattr(error, name, None)
-    except Exception:  # noqa: BLE001  a property of a stand-in may raise anything
+        value = getattr(error, name)
+    except Exception:  # noqa: BLE001  it may be missing, and a property of a stand-in may raise anything
         return None
     return value if isinstance(value, cls) and (cls is bool or not isinstance(value, bool)) else None
 

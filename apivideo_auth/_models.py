@@ -29,8 +29,7 @@ _DIGITS = re.compile(r"[0-9]{1,20}", re.ASCII)
 def _check_api_key(_instance: object, _attribute: "Attribute[Any]", value: object) -> None:
     """Raise `TypeError` or `ValueError`, without the value in it, if `value` cannot be an API key."""
     if not isinstance(value, str):
-        kind = "bytes" if isinstance(value, bytes) else type(value).__name__
-        raise TypeError(f"the API key must be a string, not {kind}")
+        raise TypeError(f"the API key must be a string, not {type(value).__name__}")
     if not value.strip():
         raise ValueError("the API key is empty; copy one from the api.video dashboard")
     if value != value.strip() or not value.isprintable():

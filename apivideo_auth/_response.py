@@ -7,12 +7,13 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final, Literal, NoReturn, TypeAlias, cast
 
 from apivideo_auth._failure import WRONG_ADDRESS_STATUSES, Failure, FailureKind, clean_text
-from apivideo_auth._models import AccessToken, access_token_from, bad_request_from
+from apivideo_auth._models import AccessToken, BadRequest, access_token_from, bad_request_from
 
 MAX_BODY_SIZE: Final = 65_536
 """Bytes of a response that are read, before and after decompression. A normal response has about 2,000."""
@@ -28,7 +29,7 @@ def parse_response(  # noqa: PLR0913  one argument for each part of a response
     body: bytes,
     *,
     utc: float,
-    sent: str = "",
+    sent: str,
 ) -> AccessToken | Failure:
     """Return the token that an endpoint of `origin` sent, or the failure.
 
@@ -37,16 +38,16 @@ def parse_response(  # noqa: PLR0913  one argument for each part of a response
     `utc` is the wall clock, for a `Retry-After` with a date. `sent` is the secret that was sent: a response may repeat
     it, and a failure must not show it.
     """
-    url = f"{origin}{endpoint}"
+    described, wait = BadRequest(), retry_after(headers, utc)
     try:
         document = _json_document(headers, body)
         if status == 200:  # noqa: PLR2004
             return access_token_from(document)
+        described = bad_request_from(document)
     except (TypeError, ValueError) as error:
         if status == 200:  # noqa: PLR2004
-            return Failure(kind="invalid", status=status, message=f"{url} responded without a token: {error}")
-        document = None
-    described, wait = bad_request_from(document), retry_after(headers, utc)
+            message = f"{origin}{endpoint} responded without a token: {error}"
+            return Failure(kind="invalid", status=status, message=message)
     kind, message = _meaning(status, endpoint, origin, wait)
     title = clean_text(described.title, sent)
     return Failure(
@@ -70,12 +71,12 @@ def _meaning(status: int, endpoint: Endpoint, origin: str, wait: float | None) -
             return "rate_limited", f"{responded}, too many requests{_when(wait)}"
         case _ if status in WRONG_ADDRESS_STATUSES:
             return "response", f"{responded}: no token endpoint is there; check the base URL"
-        case _ if status >= 400:  # noqa: PLR2004
-            return "response", responded + _when(wait)
-        case _ if 300 <= status < 400:  # noqa: PLR2004
+        case _ if status < 300:  # noqa: PLR2004
+            return "invalid", f"{responded}, not 200"
+        case _ if status // 100 == 3:  # noqa: PLR2004
             return "invalid", f"{responded}; redirects are not followed, check the base URL"
         case _:
-            return "invalid", f"{responded}, not 200"
+            return "response", responded + _when(wait)
 
 
 def _rejected(endpoint: Endpoint, origin: str) -> str:
@@ -153,10 +154,7 @@ def _decompressed(encoding: str, body: bytes) -> bytes | None:
         case "" | "identity":
             return body
         case "gzip" | "x-gzip" | "deflate":
-            try:
+            with suppress(zlib.error):
                 # 32 added to the window size: zlib detects gzip or zlib by the header.
-                return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(body, MAX_BODY_SIZE + 1)
-            except zlib.error:
-                return None
-        case _:
-            return None
+                return zlib.decompressobj(zlib.MAX_WBITS + 32).decompress(body, MAX_BODY_SIZE + 1)
+    return None
