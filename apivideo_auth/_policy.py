@@ -158,9 +158,7 @@ def backoff_after(failure: Failure, *, failures: int, jitter: float) -> float:
     if not failure.retryable:
         return REJECTED_KEY_BACKOFF
     bound = min(INITIAL_BACKOFF * 2.0 ** min(failures - 1, 16), MAX_EXPONENTIAL_BACKOFF)
-    asked = failure.retry_after
-    honoured = min(asked, MAX_RETRY_AFTER) if asked is not None and asked > 0 else 0.0
-    return max(bound * jitter, honoured)
+    return max(bound * jitter, min(failure.retry_after or 0.0, MAX_RETRY_AFTER))
 
 
 def store_backoff(failures: int, *, jitter: float) -> float:

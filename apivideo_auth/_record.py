@@ -356,7 +356,7 @@ def _granted(record: Record, refresh: bytes | None, now: float) -> Granted:
 def _ahead(moment: float, now: float, longest: float) -> float:
     """Return how far `moment` lies ahead; 0 if it is past, or further off than such moments ever are."""
     ahead = moment - now
-    return min(ahead, longest) if 0 < ahead <= longest + CLOCK_TOLERANCE else 0.0
+    return max(0.0, min(ahead, longest)) if ahead <= longest + CLOCK_TOLERANCE else 0.0
 
 
 def _failing_for(record: Record, now: float) -> float:
