@@ -1,10 +1,12 @@
-"""Run mutmut over groups of modules: `mutants.py [GROUP …]`.
+"""Run mutmut over groups of modules: `mutants.py [--max-children NUMBER] [GROUP …]`.
 
 pyproject.toml names the groups. Each has tests of its own, and a copy of the project in `.mutants/GROUP`. The exit
 status is 1 if less than 95 % of the mutants are killed.
 """
 
+import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -22,20 +24,24 @@ KILLED = ("killed", "timeout", "caught by type check")
 def main() -> None:
     """Try the mutants of the groups, and print what became of them."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutants"]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"one of {', '.join(groups)}; by default all")
+    parser.add_argument("--max-children", default=os.cpu_count(), metavar="NUMBER", help="mutants tried at a time")
+    options = parser.parse_args()
     fates: list[tuple[str, str]] = []
-    for name in sys.argv[1:] or groups:
+    for name in options.groups or groups:
         folder = copy_project(name, groups[name])
-        mutmut("run", folder=folder)
+        mutmut("run", "--max-children", str(options.max_children), folder=folder)
         results = mutmut("results", "--all", "true", folder=folder, quiet=True)
         fates += re.findall(r"^ *(\S+): (.+)$", results, re.MULTILINE)
-    modules = {mutant: mutant.rpartition(".")[0] for mutant, _ in fates}
-    total, killed = Counter(modules.values()), Counter(modules[mutant] for mutant, fate in fates if fate in KILLED)
     print("\n".join(f"{fate}: {mutant}" for mutant, fate in fates if fate not in KILLED))
-    for module, number in sorted(total.items()):
-        print(f"{module:36} {killed[module]:5} of {number:5} killed ({killed[module] / number:.1%})")
-    share = killed.total() / total.total()
-    print(f"{'all':36} {killed.total():5} of {total.total():5} killed ({share:.1%})")
-    sys.exit(share < LEAST_KILLED)
+    modules = {mutant: mutant.rpartition(".")[0] for mutant, _ in fates}
+    for module in (*sorted(set(modules.values())), "all"):
+        counts = Counter(fate for mutant, fate in fates if module in (modules[mutant], "all"))
+        killed, total = sum(counts[fate] for fate in KILLED), counts.total()
+        timeouts = f", {counts['timeout']} of them by a timeout" if counts["timeout"] else ""
+        print(f"{module:36} {killed:5} of {total:5} killed ({killed / total:.1%}){timeouts}")
+    sys.exit(killed / total < LEAST_KILLED)
 
 
 def copy_project(name: str, group: dict[str, Any]) -> Path:
