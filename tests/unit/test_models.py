@@ -1,9 +1,28 @@
 """The requests and responses of the two endpoints, as values."""
 
+import json
+
 import pytest
 
-from apivideo_auth import AccessToken
+from apivideo_auth import AccessToken, AuthenticatePayload, RefreshTokenPayload
 from apivideo_auth._models import BadRequest, access_token_from, bad_request_from
+
+
+@pytest.mark.parametrize(
+    ("payload", "document"),
+    [
+        (AuthenticatePayload("made-up-key"), {"apiKey": "made-up-key"}),
+        (RefreshTokenPayload("made-up-refresh"), {"refreshToken": "made-up-refresh"}),
+    ],
+    ids=["authenticate", "refresh"],
+)
+def test_a_payload_is_the_documented_json(
+    payload: AuthenticatePayload | RefreshTokenPayload, document: dict[str, str]
+) -> None:
+    """The body of a request has the vendor's names, and its repr does not show the secret."""
+    body = payload.to_json()
+    assert json.loads(body) == document
+    assert "made-up" not in repr(body)
 
 
 def test_structuring_takes_objects_alone() -> None:

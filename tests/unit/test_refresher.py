@@ -197,7 +197,10 @@ async def test_a_renewal_that_foreign_code_cancels_is_made_again(clock: LoopCloc
         assert tokens.status().generation == 2
 
 
-async def test_a_stand_in_that_cancels_the_renewal_is_called_once_a_second(clock: LoopClock) -> None:
+@pytest.mark.parametrize("store", [None, MemoryStore()], ids=["private", "shared"])
+async def test_a_stand_in_that_cancels_the_renewal_is_called_once_a_second(
+    clock: LoopClock, store: MemoryStore | None
+) -> None:
     """A stand-in that cancels the task it runs in does not make callers spin, and close() ends their wait at once."""
 
     class CancellingService(Service):
@@ -210,7 +213,7 @@ async def test_a_stand_in_that_cancels_the_renewal_is_called_once_a_second(clock
             raise AssertionError("the task was cancelled")
 
     service = CancellingService(clock)
-    tokens = TokenManager(API_KEY, api=service, clock=clock)
+    tokens = TokenManager(API_KEY, api=service, clock=clock, store=store)
     caller = asyncio.create_task(tokens.get_token())
     await asyncio.sleep(4.5)
     assert 4 <= len(service.calls) <= 6
@@ -236,6 +239,42 @@ async def test_close_does_not_wait_for_anothers_renewal(clock: LoopClock, servic
     await holder.close()
     await asyncio.gather(*callers, return_exceptions=True)
     assert len(service.calls) == 1
+
+
+async def test_close_waits_for_every_look_at_the_record(
+    clock: LoopClock, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look goes on when its caller is cancelled, under a name that says what it is, and `close()` waits for each
+    look, also if a later one has ended before.
+    """
+    durations = [1.2, 0.2]
+
+    async def read(*_args: object) -> None:
+        await asyncio.sleep(durations.pop(0))
+
+    def looks() -> list[str]:
+        return [task.get_name() for task in asyncio.all_tasks() if "look" in task.get_name()]
+
+    store = FaultyStore()
+    async with TokenManager(API_KEY, api=service, clock=clock, store=store.process()) as other:
+        tokens = TokenManager(API_KEY, api=service, clock=clock, store=store)
+        token = await tokens.get_token()
+        await asyncio.sleep(60)
+        service.gate = asyncio.Event()
+        renewing = asyncio.create_task(other.get_token(rejected=token))
+        await asyncio.sleep(1)
+        monkeypatch.setattr(FailoverAccount, "read", read)
+        for _ in range(2):
+            caller = asyncio.create_task(tokens.get_token(rejected=token))
+            await asyncio.sleep(0.1)
+            caller.cancel()
+        assert looks() == ["apivideo-auth-look"] * 2
+        await asyncio.sleep(0.3)
+        assert looks() == ["apivideo-auth-look"]
+        await tokens.close()
+        assert looks() == []
+        service.gate.set()
+        assert (await renewing).generation == 2
 
 
 async def test_a_token_that_arrives_in_two_ways_is_adopted_once(clock: LoopClock, service: Service) -> None:

@@ -66,6 +66,17 @@ def test_a_state_without_a_token() -> None:
     assert state.request(0.0, rejected=True, min_ttl=9e9) == RenewalRequest(policy=POLICY)
 
 
+@pytest.mark.parametrize(
+    ("stale_from", "fresh_until"), [(2800.0, 2800.0), (3239.0, 3239.0), (3240.0, 3240.0), (3500.0, 3240.0)]
+)
+def test_the_fast_path_ends_at_90_percent_of_a_lifetime(stale_from: float, fresh_until: float) -> None:
+    """It compares `min_ttl` with the rest of that time only, so it serves nobody who asks for more than 90 %."""
+    state, begins_at = State(policy=POLICY), 100.0
+    when = Moments(begins_at + stale_from, begins_at + 3570.0, begins_at + 3600.0)
+    state.take(Token("made-up-access", DATE, 4), when, lifetime=3600.0, ttl=3590.0, version=None)
+    assert state.fresh_until == pytest.approx(begins_at + fresh_until)
+
+
 def test_a_token_is_taken() -> None:
     """The fast path serves it until it is stale, and earlier failures are forgotten."""
     state = State(policy=POLICY)
