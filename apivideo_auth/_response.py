@@ -150,11 +150,11 @@ def _reject_constant(_name: str) -> NoReturn:
 
 def _decompressed(encoding: str, body: bytes) -> bytes | None:
     """Return the body before compression, with at most one byte more than allowed, or None if that is impossible."""
-    match encoding.strip().lower():
-        case "" | "identity":
-            return body
-        case "gzip" | "x-gzip" | "deflate":
-            with suppress(zlib.error):
-                # 32 added to the window size: zlib detects gzip or zlib by the header.
-                return zlib.decompressobj(zlib.MAX_WBITS + 32).decompress(body, MAX_BODY_SIZE + 1)
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        return body
+    if name in ("gzip", "x-gzip", "deflate"):
+        with suppress(zlib.error):
+            # 32 added to the window size: zlib detects gzip or zlib by the header.
+            return zlib.decompressobj(zlib.MAX_WBITS + 32).decompress(body, MAX_BODY_SIZE + 1)
     return None
