@@ -95,8 +95,7 @@ class Refresher:
         if self._renewer is None:
             self._loop = asyncio.get_running_loop()
             self._renewer = self._open_renewer()
-            if self._state.current is not None:
-                self._schedule()
+            self._schedule()
 
     def check_loop(self) -> None:
         """Leave an event loop that was closed; raise `RuntimeError` if another one is still open."""
@@ -243,8 +242,6 @@ class Refresher:
         task = self._task
         # The event loop ends, or foreign code has cancelled the task. A loop that ends is closed before the next try.
         self._was_cancelled = task is not None and task.cancelled() and not self._state.closed
-        if self._in_flight() is None:
-            self._task = None
         self._schedule(at_least=CANCELLED_PAUSE if self._was_cancelled else MIN_DELAY)
         self._wake()
 
@@ -399,7 +396,7 @@ class Refresher:
             self._timer.cancel()
             self._timer = None
         due = self._state.renewal_due()
-        if due is None or self._renewer is None or self._loop is None or self._in_flight() is not None:
+        if due is None or self._loop is None or self._in_flight() is not None:
             return
         delay = min(max(at_least, due - self._now()), MAX_TIMER_DELAY)
         self._timer = self._loop.call_at(self._loop.time() + delay, self._on_timer, context=Context())

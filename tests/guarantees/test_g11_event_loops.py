@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import looptime
 import pytest
 
 from apivideo_auth import MemoryStore, Token, TokenManager
@@ -123,6 +124,31 @@ def test_g11_an_event_loop_that_ends_during_a_background_renewal_leaves_nothing(
     )
     assert program.stderr == ""
     assert program.stdout == "2 ['api-key', 'refresh', 'api-key']\n"
+
+
+def test_g11_the_next_event_loop_renews_at_once() -> None:
+    """After `asyncio.run` has cancelled a renewal, the first caller in the next loop does not wait for a pause."""
+    clock = ManualClock()
+    service = service_for(clock)
+    service.gate = asyncio.Event()
+    tokens = TokenManager(API_KEY, api=service, clock=clock)
+
+    async def leave() -> None:
+        asyncio.get_running_loop().create_task(tokens.get_token())
+        while not service.in_flight:  # noqa: ASYNC110  a step of the event loop at a time
+            await asyncio.sleep(0)
+
+    async def go_on() -> float:
+        async with tokens:
+            begun = asyncio.get_running_loop().time()
+            await tokens.get_token()
+            return asyncio.get_running_loop().time() - begun
+
+    with asyncio.Runner(loop_factory=looptime.new_event_loop) as runner:
+        runner.run(leave())
+    service.gate = None
+    with asyncio.Runner(loop_factory=looptime.new_event_loop) as runner:
+        assert runner.run(go_on()) == 0
 
 
 @pytest.mark.parametrize("shared", [False, True])
