@@ -1,6 +1,7 @@
 """The refresher: rounding of time, and races with its one task."""
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -238,8 +239,9 @@ async def test_a_background_renewal_that_is_cancelled_is_made_again_a_second_lat
         await tokens.get_token()
         service.cancels = True
         await asyncio.sleep(2900)
-        times = [call.at for call in service.calls if call.at > 2860]
-    assert 35 <= len(times) <= 41
+        _, *times = (call.at for call in service.calls)
+    assert len(times) > 10
+    assert all(later - earlier >= 1 for earlier, later in pairwise(times))
 
 
 async def test_a_short_backoff_of_a_background_renewal_is_kept_to(
