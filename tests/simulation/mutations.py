@@ -152,7 +152,10 @@ MUTATIONS = {
         "0.0",
     ),
     "ignore-retry-after": Mutation(
-        "G7", "_policy.py:backoff_after", "return max(bound * jitter, honoured)", "return bound * jitter"
+        "G7",
+        "_policy.py:backoff_after",
+        "return max(bound * jitter, min(failure.retry_after or 0.0, MAX_RETRY_AFTER))",
+        "return bound * jitter",
     ),
     "try-a-rejected-key-by-timer": Mutation(
         "G7", "_state.py:State.renewal_due", "if not self.backoff.failure.retryable:", "if self.backoff is None:"
@@ -163,8 +166,8 @@ MUTATIONS = {
     "round-the-longest-backoff-away": Mutation(
         "G7",
         "_record.py:_ahead",
-        "return min(ahead, longest) if 0 < ahead <= longest + CLOCK_TOLERANCE else 0.0",
-        "return ahead if 0 < ahead <= longest else 0.0",
+        "return max(0.0, min(ahead, longest)) if ahead <= longest + CLOCK_TOLERANCE else 0.0",
+        "return max(0.0, ahead) if ahead <= longest else 0.0",
     ),
     "date-the-outage-from-the-last-answer": Mutation(
         "G7",
