@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from apivideo_auth import MemoryStore, Token, TokenManager
 from apivideo_auth.emulator import Emulator
 from apivideo_auth.stores import FileStore
 from tests.conftest import API_KEY
-from tests.support.doubles import ManualClock, Service
+from tests.support.doubles import ManualClock, Service, pending_timers
 from tests.support.redis_server import own_server
 
 ROOT = Path(__file__).parents[2]
@@ -149,6 +150,21 @@ def test_g11_the_next_event_loop_renews_at_once() -> None:
     service.gate = None
     with asyncio.Runner(loop_factory=looptime.new_event_loop) as runner:
         assert runner.run(go_on()) == 0
+
+
+def test_g11_the_timer_of_the_next_event_loop_keeps_nothing_of_its_first_user() -> None:
+    """A manager that is used in a second loop sets its timer there, in an empty context: it outlives the request."""
+    request: ContextVar[str] = ContextVar("request")
+    clock = ManualClock()
+    tokens = TokenManager(API_KEY, api=service_for(clock), clock=clock)
+
+    async def go_on() -> list[bool]:
+        request.set("made-up request")
+        async with tokens, tokens.session():
+            return [request in timer._context for timer in pending_timers()]
+
+    asyncio.run(tokens.get_token())
+    assert asyncio.run(go_on()) == [False]
 
 
 @pytest.mark.parametrize("shared", [False, True])
