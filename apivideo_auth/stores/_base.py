@@ -90,9 +90,9 @@ class Waiters:
         self._next_wake.set()
         self._next_wake = asyncio.Event()
 
-    async def wait(self, timeout: float, *, since: int | None = None) -> None:
+    async def wait(self, timeout: float, *, since: int) -> None:
         """Return after `wake`, or after `timeout` seconds; at once if `wakes` is no longer `since`."""
-        if since is None or self.wakes == since:
+        if self.wakes == since:
             await _wait_for(self._next_wake, timeout)
 
     async def poll(

@@ -23,7 +23,7 @@ def now() -> float:
 async def test_wake_ends_every_call():
     """One `wake` ends all calls of `wait` and `poll` that have begun."""
     waiters = Waiters()
-    calls = [asyncio.create_task(waiters.wait(60)) for _ in range(2)]
+    calls = [asyncio.create_task(waiters.wait(60, since=0)) for _ in range(2)]
     calls.append(asyncio.create_task(waiters.poll(60, never, interval=50, max_interval=50)))
     await asyncio.sleep(1)
     began = now()
@@ -36,9 +36,9 @@ async def test_a_call_ends_with_its_timeout():
     """Without a `wake` both end after the timeout."""
     waiters = Waiters()
     began = now()
-    await waiters.wait(3)
+    await waiters.wait(3, since=0)
     await waiters.poll(4, never, interval=1, max_interval=1)
-    await waiters.wait(0)
+    await waiters.wait(0, since=0)
     assert now() - began == pytest.approx(7)
 
 
@@ -98,7 +98,7 @@ async def test_an_error_of_a_poll_is_raised():
 async def test_nothing_is_left_of_a_cancelled_call():
     """A cancelled call is no longer woken."""
     waiters = Waiters()
-    call = asyncio.create_task(waiters.wait(60))
+    call = asyncio.create_task(waiters.wait(60, since=0))
     await asyncio.sleep(0)
     call.cancel()
     await asyncio.wait({call})
