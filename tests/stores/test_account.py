@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -10,10 +10,11 @@ import pytest
 from attrs import evolve
 
 from apivideo_auth import TokenManager, events
-from apivideo_auth._record import Claim, Commit, Granted, Record, Release
+from apivideo_auth._record import Granted, Record, Release
 from apivideo_auth.stores import FileStore, RedisStore, _failover
 from apivideo_auth.stores._failover import FailoverSlot, open_failover_slot
 from tests.conftest import API_KEY
+from tests.stores.account_events import claimed, committed
 from tests.stores.redis_workers import Answering
 from tests.support.doubles import LoopClock, ManualClock, Service, pending_timers
 from tests.support.faulty_store import FaultyStore
@@ -28,40 +29,13 @@ def manual() -> ManualClock:
 
 
 @pytest.fixture
-async def opened(manual: ManualClock) -> AsyncIterator[Callable[..., FailoverSlot]]:
-    """Open slots of an account; they are closed after the test."""
-    slots: list[FailoverSlot] = []
+def opened(opened: Callable[..., FailoverSlot], manual: ManualClock) -> Callable[..., FailoverSlot]:
+    """Open slots of an account with that clock; they are closed after the test."""
 
     def open_one(store: Any, emitted: list[events.Event] | None = None, api_key: str = API_KEY) -> FailoverSlot:
-        slot = open_failover_slot(
-            store,
-            base_url=BASE_URL,
-            api_key=api_key,
-            clock=manual,
-            emit=([] if emitted is None else emitted).append,
-            on_commit=lambda _token, _asked_at: None,
-            previous=None,
-        )
-        slots.append(slot)
-        return slot
+        return opened(store, manual, emitted=emitted, api_key=api_key)
 
-    yield open_one
-    for slot in slots:
-        await slot.close()
-
-
-def claimed(name: str, seen: str | None = None, *, throttled: bool = False) -> Claim:
-    return Claim(id=name, seen=seen, lease=15.0, may_be_throttled=throttled)
-
-
-def committed(name: str) -> Commit:
-    return Commit(
-        id=name,
-        access=f"made-up-access-{name}".encode(),
-        refresh=f"made-up-refresh-{name}".encode(),
-        lifetime=3600.0,
-        remaining=3600.0,
-    )
+    return open_one
 
 
 # Events.
