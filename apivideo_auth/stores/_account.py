@@ -8,7 +8,6 @@ workers. When the store is back, the worker offers its token by a claim and a co
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
@@ -379,7 +378,7 @@ class FailoverAccount:
     def _schedule_look(self, seconds: float) -> None:
         self._cancel_timer()
         if self.slots:
-            self._timer = self.loop.call_at(self.loop.time() + seconds, self._look, context=Context())
+            self._timer = self.loop.call_at(self.loop.time() + seconds, self._look)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

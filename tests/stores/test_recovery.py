@@ -1,4 +1,4 @@
-"""A store that is back: what is sent again, what is offered, and which refresh token is used."""
+"""A store that fails and is back: what is sent again, what is offered, and which refresh token is used."""
 
 import asyncio
 
@@ -79,7 +79,103 @@ async def test_an_outage_of_writes_is_remembered_by_the_next_manager(opened, clo
     assert second.account._timer.when() == asyncio.get_running_loop().time() + backoff
 
 
+async def test_forgetting_the_record_ends_an_outage_of_writes(opened, clock) -> None:
+    """Deleting the record is a write: if it works after a failed write, the next claim goes to the store at once."""
+    store, emitted = FaultyStore(), []
+    slot = opened(store, clock, emitted=emitted)
+    await slot.claim(claimed("one"))
+    store.fault = "down"
+    await slot.commit(committed("one"))
+    store.fault = None
+    await slot.forget()
+    assert [type(event) for event in emitted] == [events.StoreDegraded, events.StoreRecovered]
+    assert isinstance(await slot.claim(claimed("two")), Granted)
+    assert store.record.claim_id == "two"
+
+
+async def test_forgetting_that_fails_is_an_outage_of_writes(opened, clock) -> None:
+    """If the record cannot be deleted, the store is not asked to write before its backoff is over."""
+    store, emitted = FaultyStore(), []
+    slot = opened(store, clock, emitted=emitted)
+    store.fault = "down"
+    await slot.forget()
+    assert [type(event) for event in emitted] == [events.StoreDegraded]
+    await slot.claim(claimed("one"))
+    assert store.operations == ["forget"]
+
+
+async def test_a_claim_that_is_sent_again_is_not_throttled_twice(opened, clock: ManualClock) -> None:
+    """A claim because of a 401 that the store never got counts once: privately, and not in the store too."""
+    store = FaultyStore()
+    slot = opened(store, clock)
+    await slot.claim(claimed("one"))
+    await slot.commit(committed("one"))
+    clock.now += 10
+    store.fault = "down"
+    assert isinstance(await slot.claim(claimed("two", "one", throttled=True)), Granted)
+    await slot.release(Release(id="two"))
+    store.fault = None
+    clock.now += 1
+    answer = await slot.claim(claimed("three", "one", throttled=True))
+    assert isinstance(answer, Granted)
+    assert answer.refresh == b"made-up-refresh-one"
+    assert store.record.throttle == 1
+
+
+def older(store: FaultyStore) -> Record:
+    """Return a record of the store that is a second older, with a refresh token that nobody has sent."""
+    record = store.record
+    return evolve(
+        record, version="older", committed_at=record.committed_at - 1, refresh=b"made-up-older", claim_id=None
+    )
+
+
+@pytest.mark.parametrize("how", ["sent again", "offered"])
+async def test_a_commit_that_was_not_answered_at_first_is_the_newest_one(opened, clock, how: str) -> None:
+    """The refresh token of a record before a commit that was sent again, or offered, is not used."""
+    store = FaultyStore()
+    slot = opened(store, clock)
+    if how == "offered":
+        store.fault = "down"
+    assert isinstance(await slot.claim(claimed("one")), Granted)
+    store.fault = "lost" if how == "sent again" else "down"
+    await slot.commit(committed("one"))
+    store.fault = None
+    clock.now += 2
+    restored = []
+
+    def restore(operation: str) -> None:
+        if operation == "claim" and store.record.version == "one" and not restored:
+            store.record = older(store)
+            restored.append(operation)
+
+    if how == "offered":
+        await slot.read()
+        assert store.record.version == "one"
+    store.before = restore
+    clock.now += 2
+    answer = await slot.claim(claimed("two", "older"))
+    assert isinstance(answer, Granted)
+    assert restored == ["claim"]
+    assert answer.refresh is None
+
+
 # What is offered.
+
+
+@pytest.mark.virtual_time
+async def test_a_token_is_offered_when_its_renewal_ends_after_the_outage(opened) -> None:
+    """If the store is back before a private renewal has ended, the store gets its token at once."""
+    store = FaultyStore()
+    slot = opened(store, LoopClock())
+    store.fault = "down"
+    await slot.claim(claimed("one"))
+    store.fault = None
+    await asyncio.sleep(10)
+    assert store.record == EMPTY
+    await slot.commit(committed("one"))
+    await asyncio.sleep(0.1)
+    assert store.record.access == b"made-up-access-one"
 
 
 PRIVATE = Record(
