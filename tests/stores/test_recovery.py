@@ -6,7 +6,7 @@ import pytest
 from attrs import evolve
 
 from apivideo_auth import events
-from apivideo_auth._record import EMPTY, Backoff, Changed, Granted, Record, Release
+from apivideo_auth._record import EMPTY, Changed, Granted, Record, Release
 from apivideo_auth.stores._failover import FailoverSlot
 from tests.stores.account_events import claimed, committed
 from tests.support.doubles import LoopClock, ManualClock
@@ -282,22 +282,6 @@ async def test_the_refresh_token_of_an_older_record_is_not_used(opened, clock, s
     answer = await slot.claim(claimed("four", "one"))
     assert isinstance(answer, Granted)
     assert answer.refresh is None
-
-
-@pytest.mark.parametrize("ending", ["commit", "failure"])
-async def test_a_private_record_says_nothing_about_commits_of_the_store(opened, clock, ending: str) -> None:
-    """Its moments are on another clock, so an answer of the private record names no commit."""
-    store = FaultyStore()
-    store.fault = "down"
-    slot = opened(store, clock)
-    await renewed(slot, "one")
-    answer = await slot.claim(claimed("two", "one"))
-    assert isinstance(answer, Granted)
-    if ending == "failure":
-        await slot.release(Release(id="two", failure=OUTAGE, retry_after=30.0))
-        answer = await slot.claim(claimed("three", "one"))
-        assert isinstance(answer, Backoff)
-    assert answer.committed_at is None
 
 
 # What an outage is, and what is said about it.

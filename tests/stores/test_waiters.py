@@ -42,6 +42,21 @@ async def test_a_call_ends_with_its_timeout():
     assert now() - began == pytest.approx(7)
 
 
+async def test_a_wait_is_over_if_something_has_changed_since():
+    """Each `wake` counts: a wait that begins with an older count returns at once."""
+    waiters = Waiters()
+    counts = []
+    for _ in range(3):
+        counts.append(waiters.wakes)
+        waiters.wake()
+    began = now()
+    for count in counts:
+        await waiters.wait(60, since=count)
+    assert now() == began
+    await waiters.wait(60, since=waiters.wakes)
+    assert now() == began + 60
+
+
 async def test_polling_grows_slower_with_jitter():
     """The intervals grow by half up to the limit; each is up to a quarter shorter or longer."""
     polls = [now()]
