@@ -161,13 +161,12 @@ class FailoverAccount:
     def _answer_since(self, queued_at: int, event: Claim, now: float) -> ClaimAnswer | None:
         """Return an answer that another manager has got since this claim was queued, if it serves this one as well."""
         number, asked_at, last = self._last_answer
-        match last if number > queued_at else None:
-            case Changed(token=token) if token.version != event.seen:
-                return Changed(token=_aged(token, now - asked_at))
-            case Backoff() as backoff if backoff.retry_after > now - asked_at:
-                return evolve(backoff, retry_after=backoff.retry_after - (now - asked_at))
-            case _:
-                pass
+        if number <= queued_at:
+            return None
+        if isinstance(last, Changed) and last.token.version != event.seen:
+            return Changed(token=_aged(last.token, now - asked_at))
+        if isinstance(last, Backoff) and last.retry_after > now - asked_at:
+            return evolve(last, retry_after=last.retry_after - (now - asked_at))
         return None
 
     async def commit(self, event: Commit, slot: "FailoverSlot") -> EndAnswer:
@@ -225,19 +224,15 @@ class FailoverAccount:
         """Wait for another manager of this process, or for the store, which one manager watches for all."""
         watch = None
         if self._watch is None and self._held is None and self._breaker.can_read:
-            watch = start(self._watch_store(timeout), name="apivideo-auth-watch", on_done=self._end_watch)
-            self._watch = watch
+            # No limit: a wait that took longer, because the event loop was blocked, says nothing about the store.
+            work = self._ask(lambda store: store.changed(timeout), limit=None)
+            self._watch = watch = start(work, name="apivideo-auth-watch", on_done=self._end_watch)
         try:
             await self._waiters.wait(timeout, since=slot.wakes_seen)
         finally:
             if watch is not None:
                 watch.cancel()
                 await finish(watch, within=OPERATION_TIMEOUT)
-
-    async def _watch_store(self, timeout: float) -> None:
-        with suppress(_DownError):
-            # No limit: a wait that took longer, because the event loop was blocked, says nothing about the store.
-            await self._ask(lambda store: store.changed(timeout), limit=None)
 
     def _end_watch(self) -> None:
         self._watch = None

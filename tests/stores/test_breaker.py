@@ -83,6 +83,15 @@ def test_a_store_that_can_be_written_can_be_read(breaker: CircuitBreaker, told: 
     assert told[1:] == [events.StoreRecovered(seconds=0.0)]
 
 
+@pytest.mark.parametrize("write", [False, True])
+def test_a_success_ends_the_backoff(breaker: CircuitBreaker, *, write: bool) -> None:
+    """A store that has answered may be asked again at once, although the backoff is not over."""
+    breaker.on_failure("made-up", write=write)
+    breaker.on_success(write=write)
+    assert breaker.wait(write=write) == 0
+    assert allowed(breaker) == (True, True)
+
+
 def test_a_backoff_can_be_ended(breaker: CircuitBreaker) -> None:
     """Another worker's commit shows that the store works, so it may be asked at once."""
     breaker.on_failure("made-up", write=False)

@@ -263,7 +263,7 @@ async def test_a_slot_that_was_never_used_starts_nothing(workers):
     one, other = workers.slot(), workers.slot()
     await one.close()
     await other.close()
-    assert not threads()
+    assert workers.store._thread._thread is None
     assert not workers.folder.exists()
 
 

@@ -50,6 +50,45 @@ async def test_a_claim_without_an_answer_is_ended_although_reading_fails_meanwhi
 
 
 @pytest.mark.parametrize("fault", ["lost", "down"])
+@pytest.mark.parametrize("operation", ["read", "claim"])
+async def test_a_commit_that_is_sent_again_replaces_the_private_token(
+    opened, clock, fault: str, operation: str
+) -> None:
+    """When the store has confirmed the commit, nothing of the outage is remembered."""
+    store = FaultyStore()
+    slot = opened(store, clock)
+    await slot.claim(claimed("one"))
+    store.fault = fault
+    await slot.commit(committed("one"))
+    assert slot.account.private.token(clock.now) is not None
+    store.fault = None
+    clock.now += 10
+    if operation == "read":
+        await slot.read()
+    else:
+        assert isinstance(await slot.claim(claimed("two", "one")), Granted)
+    assert store.record.version == "one"
+    assert not slot.account.remembers
+
+
+async def test_a_private_token_that_is_newer_than_a_lost_commit_is_offered(opened, clock) -> None:
+    """A token that the worker got after a commit without an answer is not lost when that commit is sent again."""
+    store = FaultyStore()
+    slot = opened(store, clock)
+    await slot.claim(claimed("one"))
+    store.fault = "lost"
+    await slot.commit(committed("one"))
+    clock.now += 10
+    store.fault = "down"
+    await renewed(slot, "two", "one")
+    store.fault = None
+    clock.now += 10
+    await slot.read()
+    assert store.record.version == "two"
+    assert store.record.refresh == b"made-up-refresh-two"
+
+
+@pytest.mark.parametrize("fault", ["lost", "down"])
 async def test_a_refresh_token_whose_commit_was_not_answered_is_not_used(opened, clock, fault: str) -> None:
     """The store may have executed the commit. Until that is known, the worker renews with the API key."""
     store = FaultyStore()
