@@ -33,7 +33,7 @@ _Value = TypeVar("_Value")
 
 def record_to_json(record: Record) -> SecretBytes:
     """Return the record as JSON, in ASCII."""
-    return SecretBytes(_dumped({"format": FORMAT, "record": _CONVERTER.unstructure(record)}).encode("ascii"))
+    return SecretBytes(_dumped({"format": FORMAT, "record": _CONVERTER.unstructure(record)}).encode())
 
 
 def record_from_json(data: bytes) -> Record | None:
@@ -69,7 +69,7 @@ def _parsed(text: str) -> object:
 def _record_of(data: bytes) -> Record:
     if len(data) > MAX_SIZE:
         raise ValueError("too large")
-    value = _parsed(data.decode("utf-8"))
+    value = _parsed(data.decode())
     if not isinstance(value, dict):
         raise TypeError("not an object")
     envelope = cast("dict[str, object]", value)
@@ -124,7 +124,7 @@ def _part(value: object, _type: object) -> SecretBytes:
 
 
 def _part_as_text(part: bytes) -> str:
-    return base64.b64encode(part).decode("ascii")
+    return base64.b64encode(part).decode()
 
 
 def _strict(converter: Converter, cls: type[_Value]) -> Callable[[object, object], _Value]:  # pragma: no mutate block

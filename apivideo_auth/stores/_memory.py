@@ -82,7 +82,6 @@ class MemorySlot:
 
     async def commit(self, event: Commit) -> EndAnswer:
         """End a claim with a token, and wake every worker."""
-        self._wakes_seen = self._waiters.wakes
         with self._shared.lock:
             self._shared.record, answer = _record.commit(self._shared.record, event, self._now())
         self._notify(committed=isinstance(answer, Done))
@@ -90,7 +89,6 @@ class MemorySlot:
 
     async def release(self, event: Release) -> EndAnswer:
         """End a claim without a token."""
-        self._wakes_seen = self._waiters.wakes
         with self._shared.lock:
             self._shared.record, answer = _record.release(self._shared.record, event, self._now())
         self._notify(committed=False)

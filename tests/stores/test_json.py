@@ -13,6 +13,7 @@ from apivideo_auth._failure import Failure
 from apivideo_auth._record import EMPTY, Record
 from apivideo_auth._secrets import MASK, SecretBytes
 from apivideo_auth.stores._json import (
+    MAX_MESSAGE_LENGTH,
     MAX_SIZE,
     failure_from_json,
     failure_to_json,
@@ -237,6 +238,21 @@ def test_the_texts_of_a_failure_are_cleaned(failure):
     for name in ("type", "title", "name"):
         written, text = getattr(failure, name), getattr(read, name)
         assert text == (None if written is None else "".join(filter(str.isprintable, written))[:200])
+
+
+@pytest.mark.parametrize("length", [MAX_MESSAGE_LENGTH - 1, MAX_MESSAGE_LENGTH, MAX_MESSAGE_LENGTH + 1])
+def test_a_message_is_cut_at_its_largest_length(length):
+    """A message that somebody has written into the store does not flood a log."""
+    read = failure_from_json(failure_to_json(evolve(FAILURE, message="m" * length)))
+    assert read.message == "m" * min(length, MAX_MESSAGE_LENGTH)
+
+
+@pytest.mark.parametrize("status", [None, 100, 429, 599])
+@pytest.mark.parametrize("retry_after", [None, 0.0, 7.5])
+def test_numbers_up_to_their_limits_are_read(status, retry_after):
+    """Every status of HTTP and every duration can be in a record; see `UNREADABLE` for those beyond."""
+    failure = evolve(FAILURE, status=status, retry_after=retry_after)
+    assert failure_from_json(failure_to_json(failure)) == failure
 
 
 def test_a_record_with_an_infinite_number_is_not_written():

@@ -75,6 +75,21 @@ async def test_polling_grows_slower_with_jitter():
     )
 
 
+@pytest.mark.parametrize(("pick", "factor"), [(min, 0.75), (max, 1.25)])
+async def test_the_jitter_is_a_quarter_either_way(monkeypatch, pick, factor):
+    """At the end of the jitter's range each interval is a quarter shorter, or a quarter longer."""
+    monkeypatch.setattr("random.uniform", lambda *ends: pick(ends))
+    polls = [now()]
+
+    async def poll() -> bool:
+        polls.append(now())
+        return len(polls) > 4
+
+    await Waiters().poll(60, poll, interval=1, max_interval=2)
+    intervals = [after - before for before, after in pairwise(polls)]
+    assert intervals == pytest.approx([factor * nominal for nominal in (1, 1.5, 2, 2)])
+
+
 async def test_polling_ends_with_a_change():
     """`poll` returns as soon as the record has changed."""
     answers = iter([False, True])
