@@ -22,7 +22,7 @@ from apivideo_auth._secrets import fingerprint
 from apivideo_auth.stores import _file_record
 from apivideo_auth.stores._base import TokenStore
 from apivideo_auth.stores._file import FileSlot, FileStore
-from tests.stores.file_workers import ACCOUNT, LEASE, Workers, claim, commit, ended, ignore, running_threads, threads
+from tests.stores.file_workers import ACCOUNT, LEASE, Workers, claim, commit, ended, ignore
 from tests.support.doubles import START_OF_2026, ManualClock
 
 

@@ -118,7 +118,7 @@ async def test_a_cancelled_closing_still_ends_the_thread(workers):
     with pytest.raises(asyncio.CancelledError):
         await closing
     gate.set()
-    thread.join(5.0)
+    thread.join(60.0)
     assert not thread.is_alive()
 
 
