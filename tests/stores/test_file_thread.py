@@ -162,6 +162,7 @@ def test_jobs_run_one_after_another_in_one_thread() -> None:
         job.result(10)
     assert [number for number, _ in ran] == [1, 2, 3]
     assert len({ident for _, ident in ran}) == 1
+    assert thread._thread.name == "apivideo-auth-files"
 
 
 async def test_draining_waits_for_the_end_of_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
