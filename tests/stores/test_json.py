@@ -80,6 +80,19 @@ def test_every_field_of_a_record_is_written():
     assert written["record"]["failure"] == asdict(FAILURE)
 
 
+def test_a_failure_has_this_form():
+    """It is written without spaces. Another form needs another `FORMAT`."""
+    assert failure_to_json(Failure(kind="connection", message="no connection", retry_after=0.5, sent=False)) == (
+        '{"kind":"connection","message":"no connection","status":null,"type":null,"title":null,"name":null,'
+        '"retry_after":0.5,"sent":false}'
+    )
+
+
+def test_a_whole_number_of_seconds_may_lack_its_fraction():
+    """A program in another language may write 3600.0 as 3600."""
+    assert record_from_json(changed(lifetime=3600)) == FULL
+
+
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 texts = st.none() | st.text(st.characters())
 shown = st.text(st.characters().filter(str.isprintable), max_size=200)
