@@ -1,11 +1,12 @@
 """A store that fails and is back: what is sent again, what is offered, and which refresh token is used."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from attrs import evolve
 
-from apivideo_auth import events
+from apivideo_auth import MemoryStore, events
 from apivideo_auth._record import EMPTY, Changed, Granted, Record, Release
 from apivideo_auth.stores._failover import FailoverSlot
 from tests.stores.account_events import claimed, committed
@@ -346,6 +347,33 @@ async def test_the_cause_of_an_outage_names_the_error(opened, clock, error: Exce
     (event,) = emitted
     assert isinstance(event, events.StoreDegraded)
     assert event.cause == cause
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    ("own", "takes", "is_outage"),
+    [(None, 0.25, False), (None, 0.75, True), (3.0, 2.0, False), (3.0, 4.0, True), (0.125, 0.25, False)],
+)
+async def test_a_store_may_ask_for_more_time(opened, own: float | None, takes: float, *, is_outage: bool) -> None:
+    """An operation may take half a second, or longer if the store has an `operation_timeout` of its own."""
+
+    class SlowStore(FaultyStore):
+        def open(self, account: str, **kwargs: Any) -> Any:
+            slot = MemoryStore.open(self.inner, account, **kwargs)
+            read = slot.read
+
+            async def slowly() -> Any:
+                await asyncio.sleep(takes)
+                return await read()
+
+            slot.read = slowly
+            return slot
+
+    store, emitted = SlowStore(), []
+    if own is not None:
+        store.operation_timeout = own
+    await opened(store, LoopClock(), emitted=emitted).read()
+    assert [type(event) for event in emitted] == [events.StoreDegraded] * is_outage
 
 
 @pytest.mark.virtual_time
