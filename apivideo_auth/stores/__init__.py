@@ -44,12 +44,11 @@ def store_from_url(url: str) -> TokenStore:
         raise TypeError(f"a token store's URL must be a string, not {type(url).__name__}")
     # Masked at once: tracebacks show locals, and a URL may contain a password.
     url = Secret(url)
-    scheme = url.partition(":")[0] if ":" in url else ""
     if url == "memory:":
         return MemoryStore()
-    if scheme == "file":
+    if url.startswith("file:"):
         return _file_store(url)
-    if scheme in ("redis", "rediss", "unix"):
+    if url.startswith(("redis:", "rediss:", "unix:")):
         from apivideo_auth.stores.redis import RedisStore  # noqa: PLC0415  as above
 
         return RedisStore(url)

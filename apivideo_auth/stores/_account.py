@@ -8,7 +8,6 @@ workers. When the store is back, the worker offers its token by a claim and a co
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
 
 OPERATION_TIMEOUT: Final = 0.5
 """Seconds that one operation of a store may take."""
+_NO_ANSWER: Final = (0, NEVER, None)
 
 _T = TypeVar("_T")
 
@@ -76,10 +76,10 @@ class FailoverAccount:
         # Guards `private`: an operation begins when the one before it has been answered.
         self._lock = asyncio.Lock()
         self._waiters = Waiters()
-        self._is_watched = False
+        # A manager that waits for a change of the store. It wakes the others.
+        self._watch: asyncio.Task[None] | None = None
         # The id of the claim that a manager of this process holds, and the end of its lease.
-        self._claim_id: str | None = None
-        self._claim_until = 0.0
+        self._held: tuple[str, float] | None = None
         self._breaker = CircuitBreaker(clock=clock, emit=self._emit)
         # Emitted when the lock is released.
         self._events: list[events.Event] = []
@@ -89,8 +89,8 @@ class FailoverAccount:
         # How often the store was asked, and the last answers with their number and time: an answer serves those as well
         # who were already waiting for their turn when the store was asked.
         self._asked = 0
-        self._last_read: tuple[int, float, SharedToken | None] = (0, NEVER, None)
-        self._last_answer: tuple[int, float, Changed | Backoff | None] = (0, NEVER, None)
+        self._last_read: tuple[int, float, SharedToken | None] = _NO_ANSWER
+        self._last_answer: tuple[int, float, Changed | Backoff | None] = _NO_ANSWER
         self._known_version: str | None = None
 
     @property
@@ -132,8 +132,8 @@ class FailoverAccount:
         async with self._exclusive():
             slot.wakes_seen = self._waiters.wakes
             now = self._now()
-            if self._claim_id is not None and now < self._claim_until:
-                return Busy(retry_after=self._claim_until - now)
+            if self._held is not None and now < (held_until := self._held[1]):
+                return Busy(retry_after=held_until - now)
             if (shared := self._answer_since(queued_at, event, now)) is not None:
                 return shared
             self._asked += 1
@@ -147,8 +147,7 @@ class FailoverAccount:
             if isinstance(answer, Changed | Backoff):
                 self._last_answer = (number, now, answer)
             if isinstance(answer, Granted):
-                self._claim_id = event.id
-                self._claim_until = now + event.lease
+                self._held = event.id, now + event.lease
                 answer = self.private.use_refresh(answer)
             if not isinstance(answer, Busy):
                 # The record has changed since other managers were told that another worker renews.
@@ -162,13 +161,13 @@ class FailoverAccount:
     def _answer_since(self, queued_at: int, event: Claim, now: float) -> ClaimAnswer | None:
         """Return an answer that another manager has got since this claim was queued, if it serves this one as well."""
         number, asked_at, last = self._last_answer
-        match last if number > queued_at else None:
-            case Changed(token=token) if token.version != event.seen:
-                return Changed(token=_aged(token, now - asked_at))
-            case Backoff() as backoff if backoff.retry_after > now - asked_at:
-                return evolve(backoff, retry_after=backoff.retry_after - (now - asked_at))
-            case _:
-                return None
+        if number <= queued_at:
+            return None
+        if isinstance(last, Changed) and last.token.version != event.seen:
+            return Changed(token=_aged(last.token, now - asked_at))
+        if isinstance(last, Backoff) and last.retry_after > now - asked_at:
+            return evolve(last, retry_after=last.retry_after - (now - asked_at))
+        return None
 
     async def commit(self, event: Commit, slot: "FailoverSlot") -> EndAnswer:
         """Commit where the claim was granted, and give the token to the other managers."""
@@ -207,8 +206,8 @@ class FailoverAccount:
                         self._breaker.on_repair()
             if answer is None:
                 answer = self._end_privately(event, began_at)
-            if self._claim_id == event.id:
-                self._claim_id = None
+            if self._held is not None and self._held[0] == event.id:
+                self._held = None
             self._waiters.wake()
         return answer
 
@@ -222,36 +221,22 @@ class FailoverAccount:
         return self.private.end(event, now)
 
     async def changed(self, timeout: float, slot: "FailoverSlot") -> None:
-        """Wait for another manager of this process, or for the store."""
-        if self._waiters.wakes != slot.wakes_seen:
-            return
-        if self._is_watched or self._claim_id is not None or not self._breaker.can_read:
-            await self._waiters.wait(timeout)
-            return
-        self._is_watched = True
-        try:
+        """Wait for another manager of this process, or for the store, which one manager watches for all."""
+        watch = None
+        if self._watch is None and self._held is None and self._breaker.can_read:
             # No limit: a wait that took longer, because the event loop was blocked, says nothing about the store.
-            await self._ask(lambda store: self._first_change(store, timeout, slot.wakes_seen), limit=None)
-        except _DownError:
-            return
-        finally:
-            self._is_watched = False
-            self._waiters.wake()
-
-    async def _first_change(self, store: Slot, timeout: float, wakes_seen: int) -> None:
-        """Wait for a change that the store shows, or that another manager has seen."""
-        changes = [
-            start(_wait_for_change(store, timeout), name="apivideo-auth-change"),
-            start(self._waiters.wait(timeout, since=wakes_seen), name="apivideo-auth-wake"),
-        ]
+            work = self._ask(lambda store: store.changed(timeout), limit=None)
+            self._watch = watch = start(work, name="apivideo-auth-watch", on_done=self._end_watch)
         try:
-            await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
+            await self._waiters.wait(timeout, since=slot.wakes_seen)
         finally:
-            for change in changes:
-                change.cancel()
-            await asyncio.wait(changes, timeout=OPERATION_TIMEOUT)
-        if changes[0].done() and not changes[0].cancelled():
-            changes[0].result()
+            if watch is not None:
+                watch.cancel()
+                await finish(watch, within=OPERATION_TIMEOUT)
+
+    def _end_watch(self) -> None:
+        self._watch = None
+        self._waiters.wake()
 
     async def forget(self) -> None:
         """Delete the record, in the store and here."""
@@ -342,14 +327,7 @@ class FailoverAccount:
     async def _send(self, event: Event) -> ClaimAnswer | EndAnswer: ...
     async def _send(self, event: Event) -> ClaimAnswer | EndAnswer:
         """Return the store's answer to an event, and remember the commit that it shows."""
-        answer: ClaimAnswer | EndAnswer
-        match event:
-            case Claim():
-                answer = await self._ask(lambda store: store.claim(event), event)
-            case Commit():
-                answer = await self._ask(lambda store: store.commit(event), event)
-            case Release():
-                answer = await self._ask(lambda store: store.release(event), event)
+        answer = await self._ask(lambda store: _sent(store, event), event)
         self.private.note_answer(answer)
         return answer
 
@@ -395,7 +373,7 @@ class FailoverAccount:
     def _schedule_look(self, seconds: float) -> None:
         self._cancel_timer()
         if self.slots:
-            self._timer = self.loop.call_at(self.loop.time() + seconds, self._look, context=Context())
+            self._timer = self.loop.call_at(self.loop.time() + seconds, self._look)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -449,7 +427,11 @@ def _aged(token: SharedToken, seconds: float) -> SharedToken:
     return evolve(token, remaining=token.remaining - seconds)
 
 
-async def _wait_for_change(slot: Slot, timeout: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(timeout + OPERATION_TIMEOUT):
-            await slot.changed(timeout)
+def _sent(store: Slot, event: Event) -> Coroutine[Any, Any, ClaimAnswer | EndAnswer]:
+    match event:
+        case Claim():
+            return store.claim(event)
+        case Commit():
+            return store.commit(event)
+        case Release():
+            return store.release(event)

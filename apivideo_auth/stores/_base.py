@@ -64,14 +64,14 @@ class TokenStore(Protocol):
     def open(
         self, account: str, *, clock: Clock, on_commit: Callable[[], None], on_damage: Callable[[str], None]
     ) -> Slot:
-        """Return the slot of an account; does no I/O.
+        """Return the slot of an account, in the event loop that will use it; does no I/O.
 
         - `account` is an opaque name. `clock` is for stores that have no clock of their own.
         - `on_commit` is called after another worker's commit. A store that cannot push need not call it.
         - `on_damage` is called with a message if the record cannot be read. The record then counts as empty, and the
           next claim replaces it.
 
-        Both are called in the event loop that uses the slot.
+        Both are called in that event loop.
         """
         ...
 
@@ -90,9 +90,9 @@ class Waiters:
         self._next_wake.set()
         self._next_wake = asyncio.Event()
 
-    async def wait(self, timeout: float, *, since: int | None = None) -> None:
+    async def wait(self, timeout: float, *, since: int) -> None:
         """Return after `wake`, or after `timeout` seconds; at once if `wakes` is no longer `since`."""
-        if since is None or self.wakes == since:
+        if self.wakes == since:
             await _wait_for(self._next_wake, timeout)
 
     async def poll(

@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 @define
 class _Count:
     failures: int = 0
-    retry_at: float = 0.0
+    retry_at: float = NEVER
 
 
 class CircuitBreaker:
@@ -63,7 +63,7 @@ class CircuitBreaker:
     def wait(self, *, write: bool) -> float:
         """Return the seconds until the store may be asked."""
         count = self._writes if write else self._reads
-        return max(0.0, count.retry_at - self._now()) if count.failures else 0.0
+        return max(0.0, count.retry_at - self._now())
 
     def allow_now(self) -> None:
         """End the backoff: another worker's commit shows that the store works, or the backoff is over."""
@@ -82,9 +82,9 @@ class CircuitBreaker:
 
     def on_success(self, *, write: bool) -> None:
         """Count a success. A store that can be written can be read as well."""
-        self._reads.failures = 0
+        self._reads = _Count()
         if write:
-            self._writes.failures = 0
+            self._writes = _Count()
         if self._down_since is not None and not self._writes.failures:
             seconds, self._down_since = self._now() - self._down_since, None
             self._emit(events.StoreRecovered(seconds=seconds))

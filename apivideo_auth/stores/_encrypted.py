@@ -113,7 +113,7 @@ class Cipher:
 
     def _context(self, part: Part) -> bytes:
         """Return the associated data; the length of the account's name separates it from the part's."""
-        return _VERSION + len(self._account).to_bytes(8, "big") + self._account + part.encode()
+        return _VERSION + len(self._account).to_bytes(8) + self._account + part.encode()
 
 
 class NoCipher:
@@ -137,7 +137,7 @@ def _check_answer(answer: object, kind: type | UnionType) -> None:
 
 
 def _encoded(text: str) -> SecretBytes:
-    return SecretBytes(text.encode("utf-8", "surrogatepass"))
+    return SecretBytes(text.encode(errors="surrogatepass"))
 
 
 class EncryptedSlot:

@@ -158,11 +158,11 @@ class RecordFile:
         if record is not None:
             self._reported = None
             return record, None
-        content = fingerprint(data.hex(), problem or "")
+        problem = problem or "cannot be read (it is damaged, or another program or version wrote it)"
+        content = fingerprint(data.hex(), problem)
         if content == self._reported:
             return _record.EMPTY, None
         self._reported = content
-        problem = problem or "cannot be read (it is damaged, or another program or version wrote it)"
         return _record.EMPTY, f"the record {self._path} {problem}, so it counts as empty"
 
     def _content(self) -> tuple[SecretBytes, str | None] | None:
@@ -192,7 +192,7 @@ class RecordFile:
             os.replace(self._new_path, self._path)  # noqa: PTH105  as above
         except BaseException:
             with suppress(OSError):
-                self._new_path.unlink(missing_ok=True)
+                self._new_path.unlink()
             raise
         if _POSIX:
             # After a power failure the old record could be back otherwise, with a refresh token that has been used.
@@ -223,7 +223,7 @@ def _access_problem(found: os.stat_result) -> str | None:
 
 def _stamp(path: Path) -> Stamp:
     try:
-        found = path.stat(follow_symlinks=False)
+        found = path.lstat()
     except FileNotFoundError:
         return NO_FILE
     return found.st_mtime_ns, found.st_ino, found.st_size

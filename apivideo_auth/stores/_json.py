@@ -33,7 +33,7 @@ _Value = TypeVar("_Value")
 
 def record_to_json(record: Record) -> SecretBytes:
     """Return the record as JSON, in ASCII."""
-    return SecretBytes(_dumped({"format": FORMAT, "record": _CONVERTER.unstructure(record)}).encode("ascii"))
+    return SecretBytes(_dumped({"format": FORMAT, "record": _CONVERTER.unstructure(record)}).encode())
 
 
 def record_from_json(data: bytes) -> Record | None:
@@ -69,7 +69,7 @@ def _parsed(text: str) -> object:
 def _record_of(data: bytes) -> Record:
     if len(data) > MAX_SIZE:
         raise ValueError("too large")
-    value = _parsed(data.decode("utf-8"))
+    value = _parsed(data.decode())
     if not isinstance(value, dict):
         raise TypeError("not an object")
     envelope = cast("dict[str, object]", value)
@@ -107,7 +107,7 @@ def _count(value: object, _type: object) -> int:
     return value
 
 
-def _text(value: object, _type: object) -> str:
+def _text(value: object, _type: object = str) -> str:
     if type(value) is not str:
         raise TypeError("not a string")
     return value
@@ -120,16 +120,14 @@ def _flag(value: object, _type: object) -> bool:
 
 
 def _part(value: object, _type: object) -> SecretBytes:
-    return SecretBytes(base64.b64decode(_text(value, str).encode("ascii"), validate=True))
+    return SecretBytes(base64.b64decode(_text(value), validate=True))
 
 
 def _part_as_text(part: bytes) -> str:
-    return base64.b64encode(part).decode("ascii")
+    return base64.b64encode(part).decode()
 
 
-def _all_fields(  # pragma: no mutate block
-    converter: Converter, cls: type[_Value]
-) -> Callable[[object, object], _Value]:
+def _strict(converter: Converter, cls: type[_Value]) -> Callable[[object, object], _Value]:  # pragma: no mutate block
     """Return a hook that accepts exactly the fields of `cls`."""
     names = fields_dict(cast("Any", cls)).keys()
     structure = make_dict_structure_fn(cls, converter, _cattrs_detailed_validation=False)
@@ -165,9 +163,9 @@ def _converter() -> Converter:  # pragma: no mutate block
     for kind, hook in ((float, _number), (int, _count), (str, _text), (bool, _flag), (bytes, _part)):
         converter.register_structure_hook(kind, hook)
     converter.register_unstructure_hook(bytes, _part_as_text)
-    failure_of = _all_fields(converter, Failure)
+    failure_of = _strict(converter, Failure)
     converter.register_structure_hook(Failure, lambda value, cls: _cleaned(failure_of(value, cls)))
-    converter.register_structure_hook(Record, _all_fields(converter, Record))
+    converter.register_structure_hook(Record, _strict(converter, Record))
     return converter
 
 

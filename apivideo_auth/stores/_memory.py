@@ -51,7 +51,7 @@ class MemoryStore:
         slot = MemorySlot(shared, clock, on_commit)
         with shared.lock:
             # Without slots whose event loop was closed before their manager.
-            others = [other for other in shared.slots if other.loop is None or not other.loop.is_closed()]
+            others = [other for other in shared.slots if not other.loop.is_closed()]
             shared.slots = [*others, slot]
         return slot
 
@@ -60,10 +60,7 @@ class MemorySlot:
     """One manager's view of an account in a `MemoryStore`. Others may be in event loops of other threads."""
 
     def __init__(self, shared: _Shared, clock: Clock, on_commit: Callable[[], None]) -> None:
-        # `None` before the first use, if no loop was running when it was opened.
-        self.loop: asyncio.AbstractEventLoop | None = None
-        with suppress(RuntimeError):
-            self.loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._on_commit = on_commit
         self._waiters = Waiters()
         self._shared = shared
@@ -73,19 +70,18 @@ class MemorySlot:
 
     async def read(self) -> SharedToken | None:
         """Return the record's token, if it still lives."""
-        self._enter()
+        self._wakes_seen = self._waiters.wakes
         return _record.shared_token(self._shared.record, self._now())
 
     async def claim(self, event: Claim) -> ClaimAnswer:
         """Ask for the right to renew."""
-        self._enter()
+        self._wakes_seen = self._waiters.wakes
         with self._shared.lock:
             self._shared.record, answer = _record.claim(self._shared.record, event, self._now())
         return answer
 
     async def commit(self, event: Commit) -> EndAnswer:
         """End a claim with a token, and wake every worker."""
-        self._enter()
         with self._shared.lock:
             self._shared.record, answer = _record.commit(self._shared.record, event, self._now())
         self._notify(committed=isinstance(answer, Done))
@@ -93,7 +89,6 @@ class MemorySlot:
 
     async def release(self, event: Release) -> EndAnswer:
         """End a claim without a token."""
-        self._enter()
         with self._shared.lock:
             self._shared.record, answer = _record.release(self._shared.record, event, self._now())
         self._notify(committed=False)
@@ -101,7 +96,6 @@ class MemorySlot:
 
     async def changed(self, timeout: float) -> None:
         """Return after a commit or release, or after `timeout` seconds."""
-        self.loop = asyncio.get_running_loop()
         await self._waiters.wait(timeout, since=self._wakes_seen)
 
     async def forget(self) -> None:
@@ -121,15 +115,11 @@ class MemorySlot:
         if committed:
             self._on_commit()
 
-    def _enter(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._wakes_seen = self._waiters.wakes
-
     def _notify(self, *, committed: bool) -> None:
         for slot in self._shared.slots:
             if slot.loop is self.loop:
                 slot.on_change(committed=committed and slot is not self)
-            elif slot.loop is not None:
+            else:
                 # A loop that is closed has nobody to notify.
                 with suppress(RuntimeError):
                     slot.loop.call_soon_threadsafe(partial(slot.on_change, committed=committed))

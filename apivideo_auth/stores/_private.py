@@ -78,14 +78,11 @@ class PrivateRecord:
 
     def note_answer(self, answer: ClaimAnswer | EndAnswer) -> None:
         """Remember the commit that an answer of the store shows."""
-        match answer:
-            case Done(committed_at=float() as moment):
-                # This worker's own commit is the newest, also if the store's clock was set back.
-                self._newest = moment
-            case Changed(token=SharedToken(committed_at=moment)) | ClaimLost(token=SharedToken(committed_at=moment)):
-                self.note_commit(moment)
-            case _:
-                pass
+        if isinstance(answer, Done) and answer.committed_at is not None:
+            # This worker's own commit is the newest, also if the store's clock was set back.
+            self._newest = answer.committed_at
+        if isinstance(answer, Changed | ClaimLost) and answer.token is not None:
+            self.note_commit(answer.token.committed_at)
 
     def note_commit(self, committed_at: float | None) -> None:
         """Remember a commit of the store, this worker's own or another's."""
@@ -123,4 +120,4 @@ class PrivateRecord:
 
 
 def _fingerprint(refresh: bytes) -> str:
-    return fingerprint(refresh.decode("utf-8", "replace"))
+    return fingerprint(refresh.decode(errors="replace"))

@@ -1,15 +1,20 @@
-"""A real Redis for the tests of the stores, and workers that share it."""
+"""A real Redis for the tests of the stores, workers that share it, and managers' slots."""
 
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
-from apivideo_auth._clock import SYSTEM_CLOCK
+from apivideo_auth import events
+from apivideo_auth._clock import SYSTEM_CLOCK, Clock
+from apivideo_auth._record import SharedToken
+from apivideo_auth.stores._failover import FailoverSlot, open_failover_slot
 from apivideo_auth.stores.redis import _slot, _subscription
 from apivideo_auth.stores.redis._slot import RedisSlot
 from apivideo_auth.stores.redis._store import RedisStore
+from tests.conftest import API_KEY
 from tests.support.redis_server import ForeignRedis, RedisServer, any_server, own_server
 
 
@@ -75,3 +80,36 @@ def fast_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_slot, "POLL_INTERVAL", 0.02)
     monkeypatch.setattr(_subscription, "INITIAL_RECONNECT_DELAY", 1000.0)
     monkeypatch.setattr(_subscription, "MAX_RECONNECT_DELAY", 1000.0)
+
+
+@pytest.fixture
+async def opened() -> AsyncIterator[Callable[..., FailoverSlot]]:
+    """Open slots of an account, with lists for their events and for the tokens that they are given.
+
+    They are closed after the test.
+    """
+    slots: list[FailoverSlot] = []
+
+    def open_one(
+        store: Any,
+        clock: Clock,
+        *,
+        emitted: list[events.Event] | None = None,
+        pushed: list[tuple[SharedToken, float]] | None = None,
+        api_key: str = API_KEY,
+    ) -> FailoverSlot:
+        slot = open_failover_slot(
+            store,
+            base_url="https://ws.api.video",
+            api_key=api_key,
+            clock=clock,
+            emit=([] if emitted is None else emitted).append,
+            on_commit=lambda token, asked_at: ([] if pushed is None else pushed).append((token, asked_at)),
+            previous=None,
+        )
+        slots.append(slot)
+        return slot
+
+    yield open_one
+    for slot in slots:
+        await slot.close()

@@ -1,19 +1,19 @@
-"""One account in a store that fails: what is remembered, what is sent again, when events are emitted, who shares it."""
+"""One account in a store that fails: when events are emitted, whose turn it is, and how managers leave."""
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from attrs import evolve
 
 from apivideo_auth import TokenManager, events
-from apivideo_auth._record import Claim, Commit, Granted, Record, Release
+from apivideo_auth._record import Granted
 from apivideo_auth.stores import FileStore, RedisStore, _failover
 from apivideo_auth.stores._failover import FailoverSlot, open_failover_slot
 from tests.conftest import API_KEY
+from tests.stores.account_events import claimed, committed
 from tests.stores.redis_workers import Answering
 from tests.support.doubles import LoopClock, ManualClock, Service, pending_timers
 from tests.support.faulty_store import FaultyStore
@@ -28,40 +28,13 @@ def manual() -> ManualClock:
 
 
 @pytest.fixture
-async def opened(manual: ManualClock) -> AsyncIterator[Callable[..., FailoverSlot]]:
-    """Open slots of an account; they are closed after the test."""
-    slots: list[FailoverSlot] = []
+def opened(opened: Callable[..., FailoverSlot], manual: ManualClock) -> Callable[..., FailoverSlot]:
+    """Open slots of an account with that clock; they are closed after the test."""
 
     def open_one(store: Any, emitted: list[events.Event] | None = None, api_key: str = API_KEY) -> FailoverSlot:
-        slot = open_failover_slot(
-            store,
-            base_url=BASE_URL,
-            api_key=api_key,
-            clock=manual,
-            emit=([] if emitted is None else emitted).append,
-            on_commit=lambda _token, _asked_at: None,
-            previous=None,
-        )
-        slots.append(slot)
-        return slot
+        return opened(store, manual, emitted=emitted, api_key=api_key)
 
-    yield open_one
-    for slot in slots:
-        await slot.close()
-
-
-def claimed(name: str, seen: str | None = None, *, throttled: bool = False) -> Claim:
-    return Claim(id=name, seen=seen, lease=15.0, may_be_throttled=throttled)
-
-
-def committed(name: str) -> Commit:
-    return Commit(
-        id=name,
-        access=f"made-up-access-{name}".encode(),
-        refresh=f"made-up-refresh-{name}".encode(),
-        lifetime=3600.0,
-        remaining=3600.0,
-    )
+    return open_one
 
 
 # Events.
@@ -100,109 +73,6 @@ async def test_a_damaged_record_is_reported_outside_the_lock(opened, tmp_path) -
     await slot.claim(claimed("one"))
     await slot.commit(committed("one"))
     assert locked == [False, False]
-
-
-# What is sent again, and what is remembered.
-
-
-async def test_forgetting_the_record_ends_an_outage_of_writes(opened) -> None:
-    """Deleting the record is a write: if it works after a failed write, the next claim goes to the store at once."""
-    store, emitted = FaultyStore(), []
-    slot = opened(store, emitted)
-    await slot.claim(claimed("one"))
-    store.fault = "down"
-    await slot.commit(committed("one"))
-    store.fault = None
-    await slot.forget()
-    assert [type(event) for event in emitted] == [events.StoreDegraded, events.StoreRecovered]
-    assert isinstance(await slot.claim(claimed("two")), Granted)
-    assert store.record.claim_id == "two"
-
-
-async def test_forgetting_that_fails_is_an_outage_of_writes(opened) -> None:
-    """If the record cannot be deleted, the store is not asked to write before its backoff is over."""
-    store, emitted = FaultyStore(), []
-    slot = opened(store, emitted)
-    store.fault = "down"
-    await slot.forget()
-    assert [type(event) for event in emitted] == [events.StoreDegraded]
-    await slot.claim(claimed("one"))
-    assert store.operations == ["forget"]
-
-
-async def test_a_claim_that_is_sent_again_is_not_throttled_twice(opened, manual: ManualClock) -> None:
-    """A claim because of a 401 that the store never got counts once: privately, and not in the store too."""
-    store = FaultyStore()
-    slot = opened(store)
-    await slot.claim(claimed("one"))
-    await slot.commit(committed("one"))
-    manual.now += 10
-    store.fault = "down"
-    assert isinstance(await slot.claim(claimed("two", "one", throttled=True)), Granted)
-    await slot.release(Release(id="two"))
-    store.fault = None
-    manual.now += 1
-    answer = await slot.claim(claimed("three", "one", throttled=True))
-    assert isinstance(answer, Granted)
-    assert answer.refresh == b"made-up-refresh-one"
-    assert store.record.throttle == 1
-
-
-def older(store: FaultyStore) -> Record:
-    """Return a record of the store that is a second older, with a refresh token that nobody has sent."""
-    record = store.record
-    return evolve(
-        record, version="older", committed_at=record.committed_at - 1, refresh=b"made-up-older", claim_id=None
-    )
-
-
-@pytest.mark.parametrize("how", ["sent again", "offered"])
-async def test_a_commit_that_was_not_answered_at_first_is_the_newest_one(opened, manual, how: str) -> None:
-    """The refresh token of a record before a commit that was sent again, or offered, is not used."""
-    store = FaultyStore()
-    slot = opened(store)
-    if how == "offered":
-        store.fault = "down"
-    assert isinstance(await slot.claim(claimed("one")), Granted)
-    store.fault = "lost" if how == "sent again" else "down"
-    await slot.commit(committed("one"))
-    store.fault = None
-    manual.now += 2
-    restored = []
-
-    def restore(operation: str) -> None:
-        if operation == "claim" and store.record.version == "one" and not restored:
-            store.record = older(store)
-            restored.append(operation)
-
-    if how == "offered":
-        await slot.read()
-        assert store.record.version == "one"
-    store.before = restore
-    manual.now += 2
-    answer = await slot.claim(claimed("two", "older"))
-    assert isinstance(answer, Granted)
-    assert restored == ["claim"]
-    assert answer.refresh is None
-
-
-def test_a_manager_keeps_its_private_token_if_another_one_was_faster() -> None:
-    """If another manager has opened the account in the next event loop, a private token is kept all the same."""
-    manual, store = ManualClock(), FaultyStore()
-    service = Service(manual)
-    tokens, other = (TokenManager(API_KEY, api=service, clock=manual, store=store) for _ in range(2))
-    store.fault = "down"
-    asyncio.run(tokens.get_token())
-    manual.now += 3590
-
-    async def go_on() -> None:
-        async with other, tokens:
-            account = tokens._failover_slot.account
-            assert account is other._failover_slot.account
-            await tokens.get_token()
-
-    asyncio.run(go_on())
-    assert [call.endpoint for call in service.calls] == ["api-key", "refresh"]
 
 
 # Tokens that cannot be tokens.
@@ -310,54 +180,7 @@ async def test_waiting_for_a_small_pool_does_not_count_as_an_outage() -> None:
         await slot.close()
 
 
-# Opening and closing.
-
-
-async def test_two_threads_open_an_account_at_the_same_time(manual: ManualClock, monkeypatch) -> None:
-    """Each event loop gets an account of its own, shared within the loop, and never two threads change the registry."""
-    store, inside, most = FaultyStore(), 0, 0
-    met = threading.Barrier(2)
-    lock = threading.Lock()
-    make = _failover.FailoverAccount
-
-    def make_slowly(*args: Any, **kwargs: Any) -> Any:
-        nonlocal inside, most
-        with lock:
-            inside += 1
-            most = max(most, inside)
-        # Nobody else comes, because the registry is locked.
-        with suppress(threading.BrokenBarrierError):
-            met.wait(0.2)
-        account = make(*args, **kwargs)
-        with lock:
-            inside -= 1
-        return account
-
-    monkeypatch.setattr(_failover, "FailoverAccount", make_slowly)
-
-    async def use() -> tuple[Any, Any]:
-        slots = [
-            open_failover_slot(
-                store,
-                base_url=BASE_URL,
-                api_key=API_KEY,
-                clock=manual,
-                emit=lambda _event: None,
-                on_commit=lambda _token, _asked_at: None,
-                previous=None,
-            )
-            for _ in range(2)
-        ]
-        for slot in slots:
-            await slot.read()
-        for slot in slots:
-            await slot.close()
-        return slots[0].account, slots[1].account
-
-    pairs = await asyncio.gather(*(asyncio.to_thread(asyncio.run, use()) for _ in range(2)))
-    assert most == 1
-    assert all(first is second for first, second in pairs)
-    assert pairs[0][0] is not pairs[1][0]
+# Closing.
 
 
 @pytest.mark.virtual_time
@@ -415,3 +238,60 @@ async def test_whatever_a_store_raises_is_an_outage(
         await asyncio.sleep(7200)
     assert len(service.calls) == 3
     assert sum(isinstance(event, events.StoreDegraded) for event in emitted) == 1
+
+
+async def test_the_last_manager_closes_the_slot_of_the_store(opened) -> None:
+    """The store's slot is opened on first use, closed when the last manager leaves, and opened again later."""
+    store = FaultyStore()
+    first, second = opened(store), opened(store)
+    assert store.inner._accounts == {}
+    await first.read()
+    await first.close()
+    await first.close()
+    assert store.operations == ["read"]
+    await second.close()
+    assert store.operations == ["read", "close"]
+    third = opened(store)
+    await third.read()
+    await third.close()
+    assert store.operations == ["read", "close"] * 2
+
+
+async def test_nothing_begins_after_the_last_manager_has_left(opened) -> None:
+    """A commit that a store reports to an account without managers starts no task."""
+    reports = []
+
+    class Late(FaultyStore):
+        def open(self, account: str, **kwargs: Any) -> Any:
+            reports.append(kwargs["on_commit"])
+            return super().open(account, **kwargs)
+
+    slot = opened(Late())
+    await slot.read()
+    await slot.close()
+    (report,) = reports
+    report()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_of_the_program_is_no_outage(interruption: type[BaseException]) -> None:
+    """If the program is interrupted while the store works, its event loop ends, and the next one uses the store."""
+    manual, store, emitted = ManualClock(), FaultyStore(), []
+    service = Service(manual)
+    tokens = TokenManager(API_KEY, api=service, clock=manual, store=store, on_event=emitted.append)
+
+    def interrupt(_operation: str) -> None:
+        raise interruption
+
+    async def use() -> None:
+        async with tokens:
+            await tokens.get_token()
+
+    store.before = interrupt
+    with pytest.raises(interruption):
+        asyncio.run(tokens.get_token())
+    store.before = lambda _operation: None
+    asyncio.run(use())
+    assert [type(event) for event in emitted] == [events.TokenRenewed]
+    assert store.record.access == b"made-up-access-1"

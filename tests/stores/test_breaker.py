@@ -1,9 +1,12 @@
-"""The circuit breaker: when a store may be asked, and what is told about its outages."""
+"""When a store may be asked: after failures, by the circuit breaker, and beside other operations, by the limiter."""
+
+import asyncio
 
 import pytest
 
 from apivideo_auth import events
-from apivideo_auth.stores._breaker import CircuitBreaker
+from apivideo_auth._policy import INITIAL_STORE_BACKOFF
+from apivideo_auth.stores._breaker import HANGING_FRACTION, CircuitBreaker, Limiter
 from tests.support.doubles import ManualClock
 
 NOW = 1000.0
@@ -80,6 +83,15 @@ def test_a_store_that_can_be_written_can_be_read(breaker: CircuitBreaker, told: 
     assert told[1:] == [events.StoreRecovered(seconds=0.0)]
 
 
+@pytest.mark.parametrize("write", [False, True])
+def test_a_success_ends_the_backoff(breaker: CircuitBreaker, *, write: bool) -> None:
+    """A store that has answered may be asked again at once, although the backoff is not over."""
+    breaker.on_failure("made-up", write=write)
+    breaker.on_success(write=write)
+    assert breaker.wait(write=write) == 0
+    assert allowed(breaker) == (True, True)
+
+
 def test_a_backoff_can_be_ended(breaker: CircuitBreaker) -> None:
     """Another worker's commit shows that the store works, so it may be asked at once."""
     breaker.on_failure("made-up", write=False)
@@ -110,3 +122,30 @@ def test_a_damaged_record_is_told_once_until_it_is_replaced(
 def test_the_jitter_shortens_the_backoff(clock: ManualClock) -> None:
     """Half of the backoff is drawn."""
     assert CircuitBreaker(clock=clock, emit=lambda _event: None, jitter=lambda: 0.5).on_failure("m", write=True) == 0.75
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    ("after", "pause", "is_asked"),
+    [
+        (HANGING_FRACTION, 0.0, False),
+        (HANGING_FRACTION, INITIAL_STORE_BACKOFF - 0.25, False),
+        (HANGING_FRACTION, INITIAL_STORE_BACKOFF, True),
+        (HANGING_FRACTION - 0.25, 0.0, True),
+    ],
+)
+async def test_a_store_that_hangs_for_one_account_hangs_for_all(after: float, pause: float, *, is_asked: bool) -> None:
+    """An operation that fails late has met a store that hangs: for a moment no other account waits for it."""
+    limiter, began = Limiter(8), []
+
+    async def operation(seconds: float) -> None:
+        began.append(seconds)
+        await asyncio.sleep(seconds)
+        raise OSError
+
+    with pytest.raises(OSError):
+        await limiter.run(1.0, lambda: operation(after))
+    await asyncio.sleep(pause)
+    with pytest.raises(OSError if is_asked else TimeoutError):
+        await limiter.run(1.0, lambda: operation(0.0))
+    assert len(began) == 1 + is_asked

@@ -10,7 +10,7 @@ from apivideo_auth._errors import TokenStoreError
 from apivideo_auth._failure import Failure
 from apivideo_auth._record import Backoff, Busy, Changed, Claim, ClaimLost, Commit, Done, Granted, Record, Release
 from apivideo_auth._secrets import SecretBytes
-from apivideo_auth.stores._encrypted import Cipher, EncryptedSlot
+from apivideo_auth.stores._encrypted import Cipher, EncryptedSlot, NoCipher, open_slot
 from apivideo_auth.stores._memory import MemorySlot, MemoryStore
 from tests.support.doubles import ManualClock
 
@@ -265,3 +265,101 @@ async def test_a_wait_for_a_change_ends_with_its_timeout(place):
     began = loop.time()
     await place.slot().changed(7.0)
     assert loop.time() - began == 7.0
+
+
+# Opening.
+
+
+class Recorder(MemoryStore):
+    """A store that keeps what it was opened with."""
+
+    def __init__(self, *, needs_encryption: bool) -> None:
+        super().__init__()
+        self.needs_encryption = needs_encryption
+        self.accounts: list[str] = []
+        self.options: list[dict[str, Any]] = []
+
+    def open(self, account: str, **options: Any) -> MemorySlot:
+        self.accounts.append(account)
+        self.options.append(options)
+        return super().open(account, **options)
+
+
+def opened(store: Recorder, base_url: str = "https://ws.api.video", api_key: str = "made-up-api-key") -> EncryptedSlot:
+    """Open a slot as a manager does."""
+    return open_slot(
+        store, base_url=base_url, api_key=api_key, clock=ManualClock(), on_commit=int, on_damage=pytest.fail
+    )
+
+
+@pytest.mark.parametrize("needs_encryption", [True, False])
+async def test_tokens_are_encrypted_if_they_leave_the_process(needs_encryption):
+    """A store that needs encryption gets encrypted tokens; in both cases the next worker gets the tokens back."""
+    store = Recorder(needs_encryption=needs_encryption)
+    slot = opened(store)
+    await slot.claim(claim("first"))
+    await slot.commit(evolve(commit("first"), access=b"made-up-access", refresh=b"made-up-refresh"))
+    ((_, shared),) = store._accounts.items()
+    assert (b"made-up" not in shared.record.access) is needs_encryption
+    assert (b"made-up" not in shared.record.refresh) is needs_encryption
+    other = opened(store)
+    token = await other.read()
+    assert token is not None
+    assert (token.access, type(token.access)) == (b"made-up-access", SecretBytes)
+    granted = await other.claim(claim("second", seen="first"))
+    assert isinstance(granted, Granted)
+    assert granted.refresh == b"made-up-refresh"
+
+
+async def test_accounts_are_kept_apart_by_api_key_and_base_url():
+    """Each account has an opaque name of its own, and gets the clock and the callbacks of its manager."""
+    store = Recorder(needs_encryption=True)
+    slots = [opened(store), opened(store, api_key="another"), opened(store, base_url="https://sandbox.api.video")]
+    opened(store)
+    assert len(set(store.accounts)) == 3
+    assert store.accounts[0] == store.accounts[3]
+    assert not any("made-up" in name or "api.video" in name for name in store.accounts)
+    assert [*store.options[0]] == ["clock", "on_commit", "on_damage"]
+    assert isinstance(store.options[0]["clock"], ManualClock)
+    assert store.options[0]["on_commit"] is int
+    assert store.options[0]["on_damage"] is pytest.fail
+    for slot in slots:
+        assert isinstance(await slot.claim(claim("first")), Granted)
+
+
+async def test_workers_of_another_account_cannot_decrypt_a_record():
+    """A record that is moved to another account, or opened with another API key, counts as damaged."""
+    store, damages = Recorder(needs_encryption=True), []
+    await renewed(opened(store), "first")
+    for base_url, api_key in (("https://ws.api.video", "another"), ("https://sandbox.api.video", "made-up-api-key")):
+        slot = open_slot(
+            store, base_url=base_url, api_key=api_key, clock=ManualClock(), on_commit=int, on_damage=damages.append
+        )
+        store._accounts[store.accounts[-1]].record = store._accounts[store.accounts[0]].record
+        assert await slot.read() is None
+    assert len(damages) == 2
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [b"", b"made-up text", b"made-up\r\n", b"\xff\xfe", "made-up"],
+    ids=["empty", "space", "line break", "bytes", "text"],
+)
+async def test_a_part_that_cannot_be_a_token_counts_as_missing(bad):
+    """A store without encryption that returns something else than a token has a damaged record."""
+    store, damages = MemoryStore(), []
+    slot = EncryptedSlot(
+        store.open("account", clock=ManualClock(), on_commit=int, on_damage=pytest.fail),
+        NoCipher(),
+        on_damage=damages.append,
+    )
+    await slot.claim(claim("first"))
+    await slot.commit(evolve(commit("first"), access=b"made-up-access", refresh=None))
+    shared = store._accounts["account"]
+    shared.record = evolve(shared.record, access=bad)
+    assert await slot.read() is None
+    (damage,) = damages
+    assert damage == (
+        "the access token in the token store is not a token and counts as missing: the record is damaged, or another "
+        "program wrote it"
+    )

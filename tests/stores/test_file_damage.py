@@ -15,7 +15,7 @@ from apivideo_auth._errors import TokenStoreError
 from apivideo_auth._record import ClaimLost, Done, Granted
 from apivideo_auth.stores import _file_record
 from apivideo_auth.stores._file import FileStore
-from apivideo_auth.stores._json import record_to_json
+from apivideo_auth.stores._json import MAX_SIZE, record_to_json
 from tests.stores.file_workers import ACCOUNT, LEASE, RECORD, Workers, claim, commit
 
 
@@ -86,6 +86,16 @@ async def test_a_file_that_others_can_read_or_write_counts_as_empty(workers, mod
     assert f"{ACCOUNT}.json has mode {mode:04o}, so others have access to it" in workers.damages[0]
     assert stat.S_IMODE(workers.file.stat().st_mode) == 0o600
     assert workers.record.claim_id == "first"
+
+
+async def test_a_temporary_file_that_a_killed_process_left_is_replaced(workers):
+    """What is left of an interrupted write neither stops the next one nor changes the mode of the record."""
+    workers.put(b"")
+    workers.file.rename(workers.file.with_suffix(".new"))
+    workers.file.with_suffix(".new").chmod(0o644)
+    assert isinstance(await workers.slot().claim(claim("first")), Granted)
+    assert stat.S_IMODE(workers.file.stat().st_mode) == 0o600
+    assert not workers.file.with_suffix(".new").exists()
 
 
 async def test_another_users_folder_is_refused_and_another_users_file_counts_as_empty(workers, monkeypatch):
@@ -197,6 +207,32 @@ async def test_damage_is_reported_once_to_each_slot_and_again_when_it_is_another
     assert len(workers.damages) == 5
 
 
+async def test_a_record_that_becomes_accessible_is_reported_again(workers):
+    """The same content has another problem if others could have changed it."""
+    workers.put(b"damaged")
+    slot = workers.slot()
+    await slot.read()
+    workers.file.chmod(0o644)
+    await slot.read()
+    await slot.read()
+    problems = [
+        "cannot be read (it is damaged, or another program or version wrote it)",
+        "has mode 0644, so others have access to it",
+    ]
+    assert workers.damages == [f"the record {workers.file} {problem}, so it counts as empty" for problem in problems]
+
+
+@pytest.mark.parametrize(("size", "is_read"), [(MAX_SIZE, True), (MAX_SIZE + 1, False), (MAX_SIZE + 1000, False)])
+async def test_a_record_is_read_up_to_its_largest_size(workers, monkeypatch, size, is_read):
+    """Of a file that is too large, one byte more is read, which shows that it is."""
+    sizes, from_json = [], _file_record.record_from_json
+    monkeypatch.setattr(_file_record, "record_from_json", lambda data: (sizes.append(len(data)), from_json(data))[1])
+    workers.put(record_to_json(RECORD).ljust(size))
+    token = await workers.slot().read()
+    assert (token is not None) is is_read
+    assert sizes == [min(size, MAX_SIZE + 1)]
+
+
 async def test_a_claim_is_lost_with_a_damaged_record(workers):
     """A commit after the damage does not count, and the damaged file is left for the next claim to replace."""
     slot = workers.slot()
@@ -277,6 +313,6 @@ async def test_a_deleted_file_ends_changed_and_a_failed_poll_is_an_error(workers
     def failing(self, **options):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(Path, "stat", failing)
+    monkeypatch.setattr(Path, "lstat", failing)
     with pytest.raises(TokenStoreError):
         await slot.changed(LEASE)

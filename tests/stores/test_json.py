@@ -13,6 +13,7 @@ from apivideo_auth._failure import Failure
 from apivideo_auth._record import EMPTY, Record
 from apivideo_auth._secrets import MASK, SecretBytes
 from apivideo_auth.stores._json import (
+    MAX_MESSAGE_LENGTH,
     MAX_SIZE,
     failure_from_json,
     failure_to_json,
@@ -77,6 +78,19 @@ def test_every_field_of_a_record_is_written():
     assert written["format"] == 2
     assert written["record"].keys() == {field.name for field in fields(Record)}
     assert written["record"]["failure"] == asdict(FAILURE)
+
+
+def test_a_failure_has_this_form():
+    """It is written without spaces. Another form needs another `FORMAT`."""
+    assert failure_to_json(Failure(kind="connection", message="no connection", retry_after=0.5, sent=False)) == (
+        '{"kind":"connection","message":"no connection","status":null,"type":null,"title":null,"name":null,'
+        '"retry_after":0.5,"sent":false}'
+    )
+
+
+def test_a_whole_number_of_seconds_may_lack_its_fraction():
+    """A program in another language may write 3600.0 as 3600."""
+    assert record_from_json(changed(lifetime=3600)) == FULL
 
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -175,6 +189,8 @@ UNREADABLE = {
     "a count out of range": changed(failures=(1 << 53) + 1),
     "a part as a number": changed(access=1),
     "a part that is no base64": changed(access="*secret*"),
+    "a part with another character": changed(access="c*mVm"),
+    "a part with a line break": changed(access="cmVm\n"),
     "a part in half a base64": changed(refresh="cmVm0"),
     "a part in other letters": changed(refresh="é"),
     "a failure as text": changed(failure="down"),
@@ -235,6 +251,21 @@ def test_the_texts_of_a_failure_are_cleaned(failure):
     for name in ("type", "title", "name"):
         written, text = getattr(failure, name), getattr(read, name)
         assert text == (None if written is None else "".join(filter(str.isprintable, written))[:200])
+
+
+@pytest.mark.parametrize("length", [MAX_MESSAGE_LENGTH - 1, MAX_MESSAGE_LENGTH, MAX_MESSAGE_LENGTH + 1])
+def test_a_message_is_cut_at_its_largest_length(length):
+    """A message that somebody has written into the store does not flood a log."""
+    read = failure_from_json(failure_to_json(evolve(FAILURE, message="m" * length)))
+    assert read.message == "m" * min(length, MAX_MESSAGE_LENGTH)
+
+
+@pytest.mark.parametrize("status", [None, 100, 429, 599])
+@pytest.mark.parametrize("retry_after", [None, 0.0, 7.5])
+def test_numbers_up_to_their_limits_are_read(status, retry_after):
+    """Every status of HTTP and every duration can be in a record; see `UNREADABLE` for those beyond."""
+    failure = evolve(FAILURE, status=status, retry_after=retry_after)
+    assert failure_from_json(failure_to_json(failure)) == failure
 
 
 def test_a_record_with_an_infinite_number_is_not_written():

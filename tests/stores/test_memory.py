@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -150,3 +151,20 @@ async def test_a_slot_is_not_lost_if_another_one_is_opened_meanwhile(monkeypatch
         opened_meanwhile.set()
         slots.append(await opening)
     assert {holder, *slots} == {*store._accounts["account"].slots}
+
+
+def test_a_slot_whose_event_loop_was_closed_holds_nobody_up() -> None:
+    """A manager that was not closed with its event loop is not notified any more; all others are."""
+    store, calls = MemoryStore(), []
+    loops = [asyncio.new_event_loop() for _ in range(3)]
+    _gone, _other, slot = (
+        loop.run_until_complete(opened_in_its_loop(store, partial(calls.append, number)))
+        for number, loop in enumerate(loops)
+    )
+    loops[0].close()
+    loops[2].run_until_complete(slot.claim(claimed("a")))
+    loops[2].run_until_complete(slot.commit(committed("a")))
+    loops[1].run_until_complete(asyncio.sleep(0))
+    assert calls == [1]
+    for loop in loops:
+        loop.close()

@@ -71,6 +71,16 @@ async def test_a_change_ends_the_waiting(how: str) -> None:
     assert not await ends_at_once(other.changed(5.0))
 
 
+async def test_a_slot_without_an_answer_waits_for_what_comes() -> None:
+    """A slot that has not asked for anything yet waits from when it was opened."""
+    store = MemoryStore()
+    mine, other = open_slot(store, [], "mine"), open_slot(store, [], "other")
+    assert not await ends_at_once(other.changed(5.0))
+    await mine.claim(CLAIM)
+    await mine.release(Release(id="mine"))
+    assert await ends_at_once(other.changed(5.0))
+
+
 async def test_a_slot_that_left_is_told_nothing() -> None:
     """The store keeps the record, and a slot may be closed twice."""
     store, told = MemoryStore(), []

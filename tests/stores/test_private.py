@@ -5,7 +5,7 @@ from attrs import evolve
 
 from apivideo_auth._failure import Failure
 from apivideo_auth._policy import MAX_LEASE
-from apivideo_auth._record import Backoff, Busy, Claim, Commit, Done, Granted, Release
+from apivideo_auth._record import Backoff, Busy, Changed, Claim, ClaimLost, Commit, Done, Granted, Release, SharedToken
 from apivideo_auth.stores._private import MAX_REMEMBERED, PrivateRecord
 
 
@@ -26,14 +26,25 @@ def test_a_refresh_token_is_used_once() -> None:
 
 
 @pytest.mark.parametrize(("committed_at", "is_used"), [(99.9, False), (100.0, True), (100.1, True), (None, True)])
-@pytest.mark.parametrize("how", ["read", "granted"])
+@pytest.mark.parametrize("how", ["read", "granted", "changed", "lost", "done"])
 def test_the_refresh_token_of_an_older_record_is_not_used(how: str, committed_at: float | None, is_used: bool) -> None:
     """A worker that has seen a newer commit, in an answer of any kind, does not use an older refresh token."""
     private = PrivateRecord()
-    if how == "read":
-        private.note_commit(100.0)
-    else:
-        private.use_refresh(granted(None, 100.0))
+    token = SharedToken(version="made-up", access=b"made-up", lifetime=60.0, remaining=60.0, committed_at=100.0)
+    match how:
+        case "read":
+            private.note_commit(100.0)
+        case "granted":
+            private.use_refresh(granted(None, 100.0))
+        case "changed":
+            private.note_answer(Changed(token=token))
+        case "lost":
+            private.note_answer(ClaimLost(token=token))
+        case _:
+            private.note_answer(Done(committed_at=100.0))
+    # These show no commit.
+    private.note_answer(ClaimLost(token=None))
+    private.note_answer(Done())
     assert (private.use_refresh(granted(b"made-up", committed_at)).refresh is not None) == is_used
 
 
@@ -157,3 +168,18 @@ def test_ones_own_commit_is_the_newest_after_the_clock_was_set_back() -> None:
     assert private.use_refresh(granted(b"made-up-1", committed_at=100.0)).refresh is None
     private.note_answer(Done(committed_at=110.0))
     assert private.use_refresh(granted(b"made-up-2", committed_at=110.0)).refresh == b"made-up-2"
+
+
+def test_a_private_record_says_nothing_about_commits_of_the_store() -> None:
+    """Its moments are on another clock, so none of its answers names a commit."""
+    private = PrivateRecord()
+    private.claim(Claim(id="one", seen=None, lease=15.0), 1000.0)
+    commit = Commit(id="one", access=b"made-up", refresh=None, lifetime=60.0, remaining=60.0)
+    private.end(commit, 1000.0)
+    answer = private.claim(Claim(id="two", seen="one", lease=15.0), 1001.0)
+    assert isinstance(answer, Granted)
+    assert answer.committed_at is None
+    private.end(Release(id="two", failure=Failure(kind="connection", message="down"), retry_after=30.0), 1002.0)
+    answer = private.claim(Claim(id="three", seen="one", lease=15.0), 1003.0)
+    assert isinstance(answer, Backoff)
+    assert answer.committed_at is None

@@ -115,6 +115,54 @@ async def test_one_backoff_serves_the_claims_that_wait_for_their_turn(clock: Loo
         await slot.close()
 
 
+@pytest.mark.parametrize(("left", "asked"), [(0.0, 3), (TAKES, 2)])
+async def test_a_backoff_serves_until_it_is_over(clock: LoopClock, left: float, asked: int) -> None:
+    """A backoff that is over when a manager's turn comes does not serve that manager."""
+    store = LateStore()
+    slots = open_slots(3, store, clock, [])
+    await slots[0].read()
+    await asyncio.sleep(100 - TAKES)
+    # The second answer is asked for after a quarter of a second, and the third one waits as long for it.
+    store.record = evolve(BACKING_OFF, access=None, not_before=100 + 2 * TAKES + left, failing_since=0.0)
+    store.operations.clear()
+    *_, last = await asyncio.gather(
+        *(slot.claim(evolve(CLAIM, id=f"claim-{number}")) for number, slot in enumerate(slots))
+    )
+    assert store.operations == ["claim"] * asked
+    if left:
+        assert isinstance(last, Backoff)
+        assert last.retry_after == left
+    else:
+        assert isinstance(last, Granted)
+    for slot in slots:
+        await slot.close()
+
+
+async def test_one_look_at_an_empty_record_serves_all(clock: LoopClock) -> None:
+    """That there is no token serves those who wait for their turn as well."""
+    store = LateStore()
+    slots = open_slots(4, store, clock, [])
+    assert await asyncio.gather(*(slot.read() for slot in slots)) == [None] * 4
+    assert store.operations == ["read"] * 2
+    for slot in slots:
+        await slot.close()
+
+
+@pytest.mark.parametrize("how", ["read", "claim"])
+async def test_a_token_that_one_manager_meets_is_given_to_the_others(opened, clock: LoopClock, how: str) -> None:
+    """It is dated from when the store was asked. The manager that asked has it as its answer."""
+    store = LateStore(pushes=False)
+    own, others = [], []
+    slot, sibling = opened(store, clock, pushed=own), opened(store, clock, pushed=others)
+    await renewed(opened(store.process(), clock))
+    began_at = clock.monotonic()
+    answer = await slot.read() if how == "read" else (await slot.claim(CLAIM)).token
+    assert own == []
+    assert others == [(answer, began_at)]
+    assert await sibling.read() is not None
+    assert len(others) == 1
+
+
 async def test_one_manager_of_a_process_holds_a_claim_at_a_time(clock: LoopClock) -> None:
     """The others are told how long its lease lasts, without asking the store, until it ends the claim."""
     store = FaultyStore()

@@ -23,7 +23,7 @@ def now() -> float:
 async def test_wake_ends_every_call():
     """One `wake` ends all calls of `wait` and `poll` that have begun."""
     waiters = Waiters()
-    calls = [asyncio.create_task(waiters.wait(60)) for _ in range(2)]
+    calls = [asyncio.create_task(waiters.wait(60, since=0)) for _ in range(2)]
     calls.append(asyncio.create_task(waiters.poll(60, never, interval=50, max_interval=50)))
     await asyncio.sleep(1)
     began = now()
@@ -36,10 +36,25 @@ async def test_a_call_ends_with_its_timeout():
     """Without a `wake` both end after the timeout."""
     waiters = Waiters()
     began = now()
-    await waiters.wait(3)
+    await waiters.wait(3, since=0)
     await waiters.poll(4, never, interval=1, max_interval=1)
-    await waiters.wait(0)
+    await waiters.wait(0, since=0)
     assert now() - began == pytest.approx(7)
+
+
+async def test_a_wait_is_over_if_something_has_changed_since():
+    """Each `wake` counts: a wait that begins with an older count returns at once."""
+    waiters = Waiters()
+    counts = []
+    for _ in range(3):
+        counts.append(waiters.wakes)
+        waiters.wake()
+    began = now()
+    for count in counts:
+        await waiters.wait(60, since=count)
+    assert now() == began
+    await waiters.wait(60, since=waiters.wakes)
+    assert now() == began + 60
 
 
 async def test_polling_grows_slower_with_jitter():
@@ -58,6 +73,21 @@ async def test_polling_grows_slower_with_jitter():
         0.75 * nominal <= interval <= 1.25 * nominal + 0.001
         for interval, nominal in zip(intervals, wanted, strict=True)
     )
+
+
+@pytest.mark.parametrize(("pick", "factor"), [(min, 0.75), (max, 1.25)])
+async def test_the_jitter_is_a_quarter_either_way(monkeypatch, pick, factor):
+    """At the end of the jitter's range each interval is a quarter shorter, or a quarter longer."""
+    monkeypatch.setattr("random.uniform", lambda *ends: pick(ends))
+    polls = [now()]
+
+    async def poll() -> bool:
+        polls.append(now())
+        return len(polls) > 4
+
+    await Waiters().poll(60, poll, interval=1, max_interval=2)
+    intervals = [after - before for before, after in pairwise(polls)]
+    assert intervals == pytest.approx([factor * nominal for nominal in (1, 1.5, 2, 2)])
 
 
 async def test_polling_ends_with_a_change():
@@ -98,7 +128,7 @@ async def test_an_error_of_a_poll_is_raised():
 async def test_nothing_is_left_of_a_cancelled_call():
     """A cancelled call is no longer woken."""
     waiters = Waiters()
-    call = asyncio.create_task(waiters.wait(60))
+    call = asyncio.create_task(waiters.wait(60, since=0))
     await asyncio.sleep(0)
     call.cancel()
     await asyncio.wait({call})
