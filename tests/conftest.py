@@ -4,6 +4,7 @@ import asyncio
 import gc
 import inspect
 import os
+import signal
 from collections.abc import Generator, Iterator
 from typing import Any
 from unittest.mock import Mock
@@ -43,6 +44,11 @@ COVERAGE_VARIABLE = "COVERAGE_PROCESS_CONFIG"  # its presence starts the measure
 # A busy machine is no reason to fail.
 settings.register_profile("patient", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+
+# A shell ignores Ctrl-C in what it runs in the background, and the programs that the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
