@@ -214,10 +214,14 @@ class AuthenticationApi:
             loop=loop,
         )
 
-    def _network_failure(self, error: Exception, url: str) -> Failure:
+    def _network_failure(self, error: Exception, url: str) -> Failure:  # noqa: PLR0911  one for each kind
         """Return the failure for an exception that a call raised: what happened, and what to do about it."""
         check = "check the network and the proxy" if self._trust_env else "check the network"
+        invalid = invalid_proxy() if self._trust_env else None
         match error:
+            # Older versions of aiohttp try to connect to an invalid address.
+            case ValueError() | aiohttp.ClientProxyConnectionError() if invalid is not None:
+                return _misuse(f"{url} cannot be reached: {invalid_proxy_problem(invalid)}")
             case aiohttp.ClientConnectorError():
                 return _not_sent(f"{url} cannot be reached: {self._why_no_connection(error)}")
             case aiohttp.ConnectionTimeoutError():
@@ -228,8 +232,11 @@ class AuthenticationApi:
                 advice = "it requires a user name and a password" if error.status == 407 else "check its settings"  # noqa: PLR2004
                 message = f"{url} cannot be reached: the proxy responded with status {error.status}; {advice}"
                 return _not_sent(message)
+            case aiohttp.InvalidURL():
+                return _not_sent(f"{url} cannot be reached: its host is not valid; check the base URL")
             case ValueError():
-                return self._invalid_url_failure(error, url)
+                # The error's own text may show the password in the URL of a proxy.
+                message = f"the call to {url} failed with {type(error).__name__}"
             case aiohttp.ClientResponseError():
                 message = f"{url} did not send a valid HTTP response; check the base URL"
                 return Failure(kind="invalid", message=message)
@@ -239,15 +246,6 @@ class AuthenticationApi:
             case _:
                 message = f"{url} closed the connection before its response was complete; {check}"
         return Failure(kind="connection", message=message)
-
-    def _invalid_url_failure(self, error: ValueError, url: str) -> Failure:
-        # The error's own text may show the password in the URL of a proxy.
-        variable = invalid_proxy() if self._trust_env else None
-        if variable is not None:
-            return _misuse(f"{url} cannot be reached: {invalid_proxy_problem(variable)}")
-        if isinstance(error, aiohttp.InvalidURL):
-            return _not_sent(f"{url} cannot be reached: its host is not valid; check the base URL")
-        return Failure(kind="connection", message=f"the call to {url} failed with {type(error).__name__}")
 
     def _why_no_connection(self, error: aiohttp.ClientConnectorError) -> str:
         # First, because this error has no `os_error` in older versions of aiohttp.
