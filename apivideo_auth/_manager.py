@@ -23,7 +23,7 @@ from apivideo_auth._secrets import masked
 from apivideo_auth._state import ManagerStatus, State
 from apivideo_auth._token import Token
 from apivideo_auth._urls import PRODUCTION, normal_base_url
-from apivideo_auth._validation import check_callable, check_instance, check_int, check_methods
+from apivideo_auth._validation import check_callable, check_instance, check_int, check_methods, check_number
 from apivideo_auth.stores import store_from_url
 from apivideo_auth.stores._base import Slot, TokenStore
 from apivideo_auth.stores._failover import FailoverSlot, open_failover_slot
@@ -89,6 +89,7 @@ class TokenManager:
             check_methods("store", store, "open")
             check_instance("store.needs_encryption", getattr(store, "needs_encryption", None), bool)
             check_int("store.max_concurrent", getattr(store, "max_concurrent", 1), 1)
+            check_number("store.operation_timeout", getattr(store, "operation_timeout", 1), 0)
         if on_event is not None:
             check_callable("on_event", on_event)
         self._base_url = _base_url_of(api, base_url)

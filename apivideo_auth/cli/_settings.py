@@ -16,7 +16,7 @@ from apivideo_auth._manager import API_KEY_VARIABLE, BASE_URL_VARIABLE, STORE_VA
 from apivideo_auth._secrets import Secret
 from apivideo_auth._urls import normal_base_url
 from apivideo_auth.events import EventHandler
-from apivideo_auth.stores import store_from_url
+from apivideo_auth.stores import FileStore, store_from_url
 from apivideo_auth.stores._base import Slot
 from apivideo_auth.stores._encrypted import open_slot
 
@@ -50,7 +50,8 @@ class Settings:
     def manager(self, on_event: EventHandler | None = None) -> TokenManager:
         """Return a manager that keeps its token in the store."""
         store = store_from_url(self.store_url)
-        setattr(store, "operation_timeout", _OPERATION_TIMEOUT)  # noqa: B010  not part of the protocol
+        if isinstance(store, FileStore):
+            store.operation_timeout = _OPERATION_TIMEOUT
         return TokenManager(
             self.api_key,
             base_url=self.base_url,

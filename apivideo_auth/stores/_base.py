@@ -53,9 +53,11 @@ class Slot(Protocol):
 class TokenStore(Protocol):
     """Keeps records. One store may serve several managers and accounts; it keeps accounts apart.
 
-    An operation that takes longer than half a second counts as a failure. A store that works on a few operations at a
-    time, and lets the others wait, should have an attribute `max_concurrent`, the number of operations that it gets at
-    a time. The default is 8.
+    An operation that takes longer than half a second counts as a failure. A store may have two more attributes:
+
+    - `operation_timeout`: the seconds that an operation may take, if half a second is not enough.
+    - `max_concurrent`: the number of operations that it gets at a time, by default 8. A store that works on a few at a
+      time, and lets the others wait, needs it.
     """
 
     needs_encryption: bool

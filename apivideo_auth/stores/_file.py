@@ -50,6 +50,8 @@ class FileStore:
     needs_encryption = True
     max_concurrent = 1
     """The store has one thread."""
+    operation_timeout = 0.5
+    """Seconds that an operation may take before the store counts as down. A slow disk may need more."""
 
     def __init__(self, directory: "str | os.PathLike[str] | None" = None) -> None:
         require_packages("a FileStore", "file", "filelock", "platformdirs", "cryptography")

@@ -143,10 +143,16 @@ async def test_a_store_names_how_many_operations_it_works_on(opened) -> None:
     store = FaultyStore()
     store.max_concurrent = 3
     assert opened(store).account.limiter._turns._value == 3
-    for wrong, error in ((0, ValueError), ("3", TypeError)):
-        store.max_concurrent = wrong
-        with pytest.raises(error, match=r"store\.max_concurrent"):
-            TokenManager(API_KEY, store=store)
+
+
+@pytest.mark.parametrize("name", ["max_concurrent", "operation_timeout"])
+@pytest.mark.parametrize(("wrong", "error"), [(0, ValueError), ("3", TypeError), (None, TypeError)])
+def test_an_attribute_of_a_store_is_checked(name: str, wrong: object, error: type[Exception]) -> None:
+    """A store whose limits are wrong is refused when the manager is constructed."""
+    store = FaultyStore()
+    setattr(store, name, wrong)
+    with pytest.raises(error, match=rf"store\.{name}"):
+        TokenManager(API_KEY, store=store)
 
 
 @pytest.mark.virtual_time
