@@ -22,12 +22,6 @@ from apivideo_auth.emulator._limits import Kind, RateLimiter
 from apivideo_auth.emulator._messages import PAYLOAD_LIMIT, Problem, Response, too_many_requests
 from apivideo_auth.emulator._videos import Videos
 
-ANY_ORIGIN: Final = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": (
-        "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Retry-After, Retry-After, Location"
-    ),
-}
 _ALLOWED_METHODS: Final = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 _ALLOWED_HEADERS: Final = "Authorization, Content-Type, Content-Range, AV-Origin-Client, AV-Origin-App, AV-Origin-Sdk"
 _HEADER_NAMES: Final = re.compile(r"[\w!#$%&'*+.^`|~, -]{1,1000}", re.ASCII)
@@ -49,10 +43,7 @@ class Service:
 
     def application(self) -> web.Application:
         """Return the application. Its middlewares are listed from the outermost to the innermost."""
-        app = web.Application(
-            middlewares=[self.record_calls, self.allow_any_origin, self.inject_faults, self.respond_to_errors],
-            client_max_size=PAYLOAD_LIMIT,
-        )
+        app = web.Application(middlewares=[self.record_calls, self.respond], client_max_size=PAYLOAD_LIMIT)
         app.add_routes(
             [
                 web.post("/auth/api-key", self.account.authenticate),
@@ -74,7 +65,7 @@ class Service:
         self.running.add(task)
         try:
             response = await handler(request)
-            assert isinstance(response, Response), "the other middlewares return nothing else"
+            assert isinstance(response, Response), "the other middleware returns nothing else"
             status = None if response.lost else response.status
             path = printable_path(request.path, self.account.api_key)
             call = Call(arrived, request.method, path, status, response.outcome, response.generation, response.fault)
@@ -89,28 +80,13 @@ class Service:
             self.running.discard(task)
 
     @web.middleware
-    async def allow_any_origin(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Respond to CORS preflights, and let the pages of any origin read all responses."""
+    async def respond(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Respond to preflights, and apply the fault that hits a request, if any, before the handler or after it."""
         if request.method == "OPTIONS":
-            # The requested names are repeated, since `*` does not cover Authorization.
-            requested = request.headers.get("Access-Control-Request-Headers", "")
-            names = f"{_ALLOWED_HEADERS}, {requested}" if _HEADER_NAMES.fullmatch(requested) else _ALLOWED_HEADERS
-            response: web.StreamResponse = Response(b"", "preflight", status=204)
-            response.headers["Access-Control-Allow-Methods"] = _ALLOWED_METHODS
-            response.headers["Access-Control-Allow-Headers"] = names
-            response.headers["Access-Control-Max-Age"] = "600"
-        else:
-            response = await handler(request)
-        for name, value in ANY_ORIGIN.items():
-            response.headers.setdefault(name, value)
-        return response
-
-    @web.middleware
-    async def inject_faults(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Apply the fault that hits a request, if any, before the handler or after it."""
+            return _preflight(request)
         fault = self.faults.hit(request.path)
         if fault is None:
-            return await handler(request)
+            return await _response_of(handler, request)
         if fault.delay:
             if not request.content_type.startswith("multipart/"):
                 # aiohttp keeps the body, so that the work can be done even if the client disconnects meanwhile.
@@ -120,32 +96,10 @@ class Service:
         if fault.replaces_work:
             response = fault.replacement()
         else:
-            done = await handler(request)
-            assert isinstance(done, Response), "respond_to_errors returns nothing else"
-            response = done
+            response = await _response_of(handler, request)
             fault.alter(response)
         response.fault = fault.name
         return response
-
-    @web.middleware
-    async def respond_to_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Turn every exception into an error of the API."""
-        try:
-            return await handler(request)
-        except Problem as problem:
-            return problem.response
-        except web.HTTPNotFound:
-            return Problem(404, "unrecognized-request-url", "Unrecognized request URL.", outcome="missing").response
-        except web.HTTPMethodNotAllowed as error:
-            title = "Method is not allowed for this route."
-            return Problem(405, "method-not-allowed", title, headers={"Allow": error.headers["Allow"]}).response
-        except ConnectionError:
-            response = Response(b"", "abandoned")
-            response.lost = True
-            return response
-        except Exception as error:  # noqa: BLE001  a traceback, and aiohttp's own page, would show the request
-            _logger.error("the emulator failed: %s", type(error).__name__)  # noqa: TRY400  for the same reason
-            return Problem(500, "internal-server-error", "The emulator failed.", outcome="failed").response
 
     def _resource(
         self, kind: Kind, work: Callable[[web.Request], Awaitable[Response]]
@@ -166,6 +120,40 @@ class Service:
             return response
 
         return handler
+
+
+def _preflight(request: web.Request) -> Response:
+    """Respond to a CORS preflight. The requested names are repeated, since `*` does not cover Authorization."""
+    requested = request.headers.get("Access-Control-Request-Headers", "")
+    names = f"{_ALLOWED_HEADERS}, {requested}" if _HEADER_NAMES.fullmatch(requested) else _ALLOWED_HEADERS
+    headers = {
+        "Access-Control-Allow-Methods": _ALLOWED_METHODS,
+        "Access-Control-Allow-Headers": names,
+        "Access-Control-Max-Age": "600",
+    }
+    return Response(b"", "preflight", status=204, headers=headers)
+
+
+async def _response_of(handler: Handler, request: web.Request) -> Response:
+    """Return the handler's response, or the API's error for its exception."""
+    try:
+        response = await handler(request)
+    except Problem as problem:
+        return problem.response
+    except web.HTTPNotFound:
+        return Problem(404, "unrecognized-request-url", "Unrecognized request URL.", outcome="missing").response
+    except web.HTTPMethodNotAllowed as error:
+        title = "Method is not allowed for this route."
+        return Problem(405, "method-not-allowed", title, headers={"Allow": error.headers["Allow"]}).response
+    except ConnectionError:
+        response = Response(b"", "abandoned")
+        response.lost = True
+        return response
+    except Exception as error:  # noqa: BLE001  a traceback, and aiohttp's own page, would show the request
+        _logger.error("the emulator failed: %s", type(error).__name__)  # noqa: TRY400  for the same reason
+        return Problem(500, "internal-server-error", "The emulator failed.", outcome="failed").response
+    assert isinstance(response, Response), "every handler returns one"
+    return response
 
 
 def _reset(request: web.Request) -> None:

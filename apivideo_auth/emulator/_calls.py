@@ -54,6 +54,8 @@ def record(calls: list[Call], call: Call) -> None:
 
 def printable_path(path: str, api_key: str) -> str:
     """Return a path in which segments that may be the API key or a token are masked."""
+    if len(path) <= _MAX_SEGMENT and api_key not in path:
+        return path
     return "/".join(
         _MASK if len(segment) > _MAX_SEGMENT or api_key in segment else segment for segment in path.split("/")
     )

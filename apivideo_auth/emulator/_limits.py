@@ -38,7 +38,8 @@ class RateLimits:
 
     def of(self, kind: Kind) -> int:
         """Return the limit of one kind."""
-        return {"uploads": self.uploads, "writes": self.writes, "reads": self.reads}[kind]
+        limit: int = getattr(self, kind)
+        return limit
 
 
 RateLimits.NONE = RateLimits(_UNREACHABLE, _UNREACHABLE, _UNREACHABLE)

@@ -20,13 +20,21 @@ _T = TypeVar("_T", str, bool, list[object])
 PAYLOAD_LIMIT: Final = 2**20
 """The most bytes of a JSON body."""
 
+ANY_ORIGIN: Final = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": (
+        "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Retry-After, Retry-After, Location"
+    ),
+}
+"""The headers that let the pages of any origin read a response."""
+
 _EXPECTED: Final = {str: "a string", bool: "a boolean", list: "an array"}
 _ESCAPED_NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _REFERENCE: Final = "https://docs.api.video/reference/"
 
 
 class Response(web.Response):
-    """A JSON response, with the facts about it that `Call` records.
+    """A JSON response that the pages of any origin can read, with the facts about it that `Call` records.
 
     `fault` is the kind of the fault that hit the request. A response that is `lost` is recorded and never sent.
     """
@@ -41,7 +49,7 @@ class Response(web.Response):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         # Without a charset: some clients accept exactly this content type only.
-        all_headers = CIMultiDict({"Content-Type": "application/json"})
+        all_headers = CIMultiDict({"Content-Type": "application/json"} | ANY_ORIGIN)
         all_headers.update(headers or {})
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         super().__init__(body=body, status=status, headers=all_headers)
