@@ -149,9 +149,10 @@ class Refresher:
     async def _wait_for_token(self, now: float) -> None:
         """Wait for one renewal, or until a backoff is over; raise if that cannot help."""
         state, task = self._state, self._in_flight()
-        backoff = state.active_backoff(now)
+        backoff = state.active_backoff(now) if task is None else None
+        outcome: Outcome | None = None
         if task is not None:
-            await self._join(task)
+            outcome = await self._join(task)
         elif self._was_cancelled:
             await self._join(self._start(self._pause()))
         elif backoff is None:
@@ -162,12 +163,15 @@ class Refresher:
         elif not backoff.exceeds(state.policy.deadline):
             # Another worker may bring a token before the backoff is over.
             await self._join(self._start(self._watch(backoff.not_before - now)))
-        else:
-            if self._is_shared:
-                await self._join(self._start(self._look(state.request(now))))
-                now = self._now()
-            if not state.closed and state.usable(now) is None:
-                raise _error_of(backoff, now)
+        elif self._is_shared:
+            await self._join(self._start(self._look(state.request(now))))
+        if isinstance(outcome, Failed | Backoff):
+            # It may be over by now, if the event loop was busy; the deadline holds all the same.
+            backoff = state.backoff
+        now = self._now()
+        has_none = state.usable(now) is None and not state.closed
+        if has_none and backoff is not None and backoff.exceeds(state.policy.deadline):
+            raise _error_of(backoff, now)
 
     async def _wait_for_replacement(self, denied: Current, request: RenewalRequest, now: float) -> None:
         """Wait for another token than `denied`, which was rejected, or lives shorter than the caller's `min_ttl`.

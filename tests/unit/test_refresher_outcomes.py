@@ -208,7 +208,7 @@ async def test_a_backoff_of_the_record_is_kept_and_not_told(bench: Bench) -> Non
         await bench.get()
     assert caught.value.retry_after == 30.0
     assert bench.emitted == []
-    assert bench.script.looks == 1
+    assert bench.script.looks == 0
     assert bench.state.failures == 0
 
 

@@ -61,6 +61,19 @@ async def test_a_caller_waits_for_a_short_backoff(bench: Bench) -> None:
     assert bench.clock.monotonic() == pytest.approx(5.0, abs=0.01)
 
 
+async def test_the_deadline_holds_although_the_backoff_is_over(bench: Bench) -> None:
+    """A caller whose deadline is over gets the error of its renewal and causes no other one, although the event loop
+    was so busy that the backoff has ended meanwhile. The next caller causes one.
+    """
+    bench.refresher._emit = lambda _event: setattr(bench.clock, "asleep", bench.clock.asleep + 60.0)
+    bench.plan(FAILED, RENEWED)
+    callers = [asyncio.create_task(bench.get()) for _ in range(3)]
+    await asyncio.wait(callers)
+    assert {type(caller.exception()) for caller in callers} == {RateLimitedError}
+    assert len(bench.script.requests) == 1
+    assert (await bench.get()).access_token == RENEWED.access
+
+
 async def test_a_store_whose_waits_end_early_is_not_asked_without_end(bench: Bench) -> None:
     """Between two looks lie 0.05 seconds at least, and the wait ends with the backoff."""
     bench.script.ends_early = True
