@@ -219,9 +219,6 @@ class AuthenticationApi:
         check = "check the network and the proxy" if self._trust_env else "check the network"
         invalid = invalid_proxy() if self._trust_env else None
         match error:
-            # Older versions of aiohttp try to connect to an invalid address.
-            case ValueError() | aiohttp.ClientProxyConnectionError() if invalid is not None:
-                return _misuse(f"{url} cannot be reached: {invalid_proxy_problem(invalid)}")
             case aiohttp.ClientConnectorError():
                 return _not_sent(f"{url} cannot be reached: {self._why_no_connection(error)}")
             case aiohttp.ConnectionTimeoutError():
@@ -232,6 +229,8 @@ class AuthenticationApi:
                 advice = "it requires a user name and a password" if error.status == 407 else "check its settings"  # noqa: PLR2004
                 message = f"{url} cannot be reached: the proxy responded with status {error.status}; {advice}"
                 return _not_sent(message)
+            case ValueError() if invalid is not None:
+                return _misuse(f"{url} cannot be reached: {invalid_proxy_problem(invalid)}")
             case aiohttp.InvalidURL():
                 return _not_sent(f"{url} cannot be reached: its host is not valid; check the base URL")
             case ValueError():

@@ -172,6 +172,15 @@ def rejected_too_soon(retry_after: float) -> TokenRejectedError:
     )
 
 
+def too_old_on_arrival(lifetime: float, retry_after: float) -> InvalidResponseError:
+    """Return the error of a caller whose `min_ttl` new tokens do not meet."""
+    return InvalidResponseError(
+        f"a new token with a lifetime of {lifetime:g} seconds already has less than min_ttl left: "
+        "the endpoint is too slow",
+        retry_after=retry_after,
+    )
+
+
 def failure_from(error: BaseException, *secrets: str) -> Failure:
     """Return the failure for an exception of a token call, with `secrets` masked in its texts.
 

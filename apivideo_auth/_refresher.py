@@ -13,11 +13,11 @@ from apivideo_auth import events
 from apivideo_auth._clock import Clock
 from apivideo_auth._errors import (
     AuthError,
-    InvalidResponseError,
     ManagerClosedError,
     error_from,
     failure_from,
     rejected_too_soon,
+    too_old_on_arrival,
 )
 from apivideo_auth._failure import Failure
 from apivideo_auth._policy import MIN_REJECTION_AGE, backoff_after, check_min_ttl, moments
@@ -246,6 +246,8 @@ class Refresher:
         task = self._task
         # The event loop ends, or foreign code has cancelled the task. A loop that ends is closed before the next try.
         self._was_cancelled = task is not None and task.cancelled() and not self._state.closed
+        if self._in_flight() is None:
+            self._task = None
         self._schedule(at_least=CANCELLED_PAUSE if self._was_cancelled else MIN_DELAY)
         self._wake()
 
@@ -441,10 +443,4 @@ def _error_of(backoff: BackoffState, now: float) -> AuthError:
 
 def _denied(current: Current, request: RenewalRequest, retry_after: float) -> AuthError:
     """Return the error of a caller that cannot use the current token."""
-    if request.rejected:
-        return rejected_too_soon(retry_after)
-    return InvalidResponseError(
-        f"a new token with a lifetime of {current.lifetime:g} seconds already has less than min_ttl left: "
-        "the endpoint is too slow",
-        retry_after=retry_after,
-    )
+    return rejected_too_soon(retry_after) if request.rejected else too_old_on_arrival(current.lifetime, retry_after)

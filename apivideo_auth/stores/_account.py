@@ -222,21 +222,28 @@ class FailoverAccount:
 
     async def changed(self, timeout: float, slot: "FailoverSlot") -> None:
         """Wait for another manager of this process, or for the store, which one manager watches for all."""
+        wakes_seen = slot.wakes_seen
+        if self._waiters.wakes != wakes_seen:
+            return
         watch = None
         if self._watch is None and self._held is None and self._breaker.can_read:
             # No limit: a wait that took longer, because the event loop was blocked, says nothing about the store.
             work = self._ask(lambda store: store.changed(timeout), limit=None)
             self._watch = watch = start(work, name="apivideo-auth-watch", on_done=self._end_watch)
         try:
-            await self._waiters.wait(timeout, since=slot.wakes_seen)
+            await self._waiters.wait(timeout, since=wakes_seen)
         finally:
             if watch is not None:
+                if self._waiters.wakes != wakes_seen:
+                    # The others were woken too. Those that have claimed since then must not be woken again.
+                    self._watch = None
                 watch.cancel()
                 await finish(watch, within=OPERATION_TIMEOUT)
 
     def _end_watch(self) -> None:
-        self._watch = None
-        self._waiters.wake()
+        if self._watch is not None and self._watch.done():
+            self._watch = None
+            self._waiters.wake()
 
     async def forget(self) -> None:
         """Delete the record, in the store and here."""

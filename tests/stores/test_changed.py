@@ -1,13 +1,14 @@
 """Waiting for a change: one manager watches the store for all managers of its process."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from apivideo_auth import events
-from apivideo_auth._record import Backoff, Busy, Changed, Granted, Release
+from apivideo_auth._record import Backoff, Busy, Changed, Claim, Granted, Release
 from apivideo_auth.stores._account import OPERATION_TIMEOUT
 from apivideo_auth.stores._failover import MAX_CONCURRENT, FailoverSlot
 from tests.stores.account_events import claimed, committed
@@ -96,16 +97,22 @@ async def test_another_manager_takes_over_the_watch(opened, worker, clock: LoopC
     assert watching.cancelled()
 
 
-async def test_a_manager_that_need_not_wait_leaves_nobody_without_a_watch(opened, clock: LoopClock) -> None:
-    """A manager that has missed a change returns at once; one that relied on its watch returns as well."""
+async def test_a_manager_that_has_missed_a_change_returns_alone(opened, worker, clock: LoopClock) -> None:
+    """A manager that has missed a change returns at once; one that has not goes on waiting, and watches the store."""
     store = FaultyStore()
-    first, second = opened(store, clock), opened(store, clock)
+    other, first, second = worker(store), opened(store, clock), opened(store, clock)
     await second.claim(claimed("one"))
     await second.release(Release(id="one"))
-    await second.read()
-    waits = [seconds_of(slot.changed(FOREVER)) for slot in (first, second)]
-    assert await asyncio.gather(*waits) == [0, 0]
-    assert watched(store) == 0
+    await second.claim(claimed("two"))
+    await second.release(Release(id="two"))
+    await other.claim(claimed("other"))
+    assert isinstance(await second.claim(claimed("three")), Busy)
+    waits = [asyncio.create_task(seconds_of(slot.changed(FOREVER))) for slot in (first, second)]
+    await asyncio.sleep(5)
+    assert [wait.done() for wait in waits] == [True, False]
+    assert watched(store) == 1
+    await other.release(Release(id="other"))
+    assert await asyncio.gather(*waits) == [0, 5]
 
 
 @pytest.mark.parametrize("situation", ["alone", "a sibling watches", "a sibling renews", "the store is down"])
@@ -279,3 +286,41 @@ async def test_nothing_is_left_of_a_wait(opened, clock: LoopClock, end: str) -> 
     assert left == [clock.monotonic()]
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert pending_timers() == []
+
+
+class SlowClaims(FaultyStore):
+    """A store whose claims take five milliseconds, so that other managers run meanwhile."""
+
+    def open(self, account: str, **kwargs: Any) -> Any:
+        slot = super().open(account, **kwargs)
+        claim = slot.claim
+
+        async def slowly(event: Claim) -> Any:
+            await asyncio.sleep(0.005)
+            return await claim(event)
+
+        slot.claim = slowly
+        return slot
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+async def test_a_wake_makes_each_manager_claim_once(opened, worker, clock: LoopClock, number: int) -> None:
+    """Managers that wait for another worker, and are woken, claim once more each: they do not wake each other."""
+    store = SlowClaims()
+    other, slots = worker(store), [opened(store, clock) for _ in range(number)]
+    assert isinstance(await other.claim(claimed("other")), Granted)
+    claims: Counter[int] = Counter()
+
+    async def wait_for_token(index: int) -> None:
+        while isinstance(await slots[index].claim(claimed("ours")), Busy):
+            claims[index] += 1
+            await slots[index].changed(FOREVER)
+
+    waiting = [asyncio.create_task(wait_for_token(index)) for index in range(number)]
+    await asyncio.sleep(1)
+    slots[0].account._waiters.wake()
+    await asyncio.sleep(1)
+    assert claims == dict.fromkeys(range(number), 2)
+    await other.commit(committed("other"))
+    await asyncio.wait(waiting)
+    assert claims == dict.fromkeys(range(number), 2)

@@ -4,6 +4,7 @@ import socket
 import ssl
 from datetime import UTC, datetime
 from functools import partial
+from unittest.mock import Mock
 
 import aiohttp
 import pytest
@@ -108,7 +109,6 @@ INVALID_PROXIES = [
     "http://user:made-up-password@[::1",
     "http://user:made-up-password@a..b:1",
     "http://user:made-up-password@" + "a" * 64 + ":1",
-    "http://user:made-up-password@999.1.1.1:1",
     "http://user:made-up-password@a..xn--zz--:1",
     "user:made-up-password@127.0.0.1:1",
     "made-up-password",
@@ -138,6 +138,30 @@ async def test_an_invalid_proxy_of_the_environment_is_said(monkeypatch: pytest.M
     assert str(errors[0]) == str(errors[2])
     assert "made-up-" not in f"{errors}"
     assert all(error.__cause__ is error.__context__ is None for error in errors)
+
+
+async def test_a_proxy_at_an_impossible_address_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address that is no IPv4 address is an invalid URL; older versions of aiohttp try to connect to it."""
+    for name in ("no_proxy", "NO_PROXY", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:made-up-password@999.1.1.1:1")
+    async with AuthenticationApi(trust_env=True) as api:
+        problem = r"the proxy in HTTPS_PROXY .* not a valid URL; |the proxy cannot be reached; "
+        with pytest.raises(AuthConnectionError, match=problem) as caught:
+            await api.authenticate(KEY)
+    assert not caught.value.sent
+    assert "made-up-" not in str(caught.value)
+
+
+async def test_an_invalid_proxy_for_another_scheme_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate that is not trusted is said, although a proxy that is not used has an invalid URL."""
+    monkeypatch.setenv("HTTP_PROXY", "http://")
+    async with AuthenticationApi(trust_env=True) as api:
+        error = aiohttp.ClientConnectorCertificateError(Mock(), ssl.SSLCertVerificationError("made up"))
+        assert isinstance(error, ValueError)
+        failure = api._network_failure(error, "https://ws.api.video/auth/api-key")
+    assert "its TLS certificate is not trusted" in failure.message
+    assert failure.retryable
 
 
 @pytest.mark.parametrize(
