@@ -181,7 +181,7 @@ class TokenManager:
                 return state.token
         elif rejected is None:
             assert min_ttl is not None
-            if type(min_ttl) in (int, float) and 0 <= min_ttl < state.fresh_until - self._monotonic():
+            if type(min_ttl) in (int, float) and 0 <= min_ttl < state.suits_until - self._monotonic():
                 assert state.token is not None
                 return state.token
         elif min_ttl is None and type(rejected) is Token and self._monotonic() < state.fresh_until:

@@ -75,12 +75,14 @@ class BackoffState:
 class State:
     """The state of one manager.
 
-    `token` and `fresh_until` serve the fast path of `get_token`: before that moment nothing else matters.
+    `token`, `fresh_until` and `suits_until` serve the fast path of `get_token`. Before `fresh_until` nothing else
+    matters to a caller without arguments. A `min_ttl` that ends before `suits_until` is met, and is not too long.
     """
 
     policy: RefreshPolicy
     token: "Token | None" = None
     fresh_until: float = NEVER
+    suits_until: float = NEVER
     closed: bool = False
     current: Current | None = None
     backoff: BackoffState | None = None
@@ -144,9 +146,9 @@ class State:
         self.generation, self.best_ttl = token.generation, ttl
         if not self.closed:
             self.current = Current(token=token, moments=when, lifetime=lifetime, version=version)
-            # A larger `min_ttl` than that is an error, so the fast path compares `min_ttl` with nothing else.
+            self.token, self.fresh_until = token, when.stale_from
             longest = lifetime * MAX_MIN_TTL_FRACTION
-            self.token, self.fresh_until = token, min(when.stale_from, when.ends_at - lifetime + longest)
+            self.suits_until = min(when.stale_from, when.ends_at - lifetime + longest)
             self.clear_backoff()
 
     def clear_backoff(self) -> None:
@@ -188,7 +190,7 @@ class State:
         """Drop the token; the phase is `closed`."""
         self.closed = True
         self.current = self.token = self.backoff = None
-        self.fresh_until = NEVER
+        self.fresh_until = self.suits_until = NEVER
 
     def status(self, now: float, utc: float) -> ManagerStatus:
         """Return a snapshot. `utc` is the wall clock at `now`."""

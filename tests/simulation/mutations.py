@@ -202,7 +202,7 @@ MUTATIONS = {
     "serve-after-the-close": Mutation(
         "G11",
         "_state.py:State.close",
-        "self.current = self.token = self.backoff = None self.fresh_until = NEVER",
+        "self.current = self.token = self.backoff = None self.fresh_until = self.suits_until = NEVER",
         "self.current = self.backoff = None",
     ),
     "commit-without-the-claim": Mutation(

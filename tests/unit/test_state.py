@@ -67,14 +67,15 @@ def test_a_state_without_a_token() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stale_from", "fresh_until"), [(2800.0, 2800.0), (3239.0, 3239.0), (3240.0, 3240.0), (3500.0, 3240.0)]
+    ("stale_from", "suits_until"), [(2800.0, 2800.0), (3239.0, 3239.0), (3240.0, 3240.0), (3500.0, 3240.0)]
 )
-def test_the_fast_path_ends_at_90_percent_of_a_lifetime(stale_from: float, fresh_until: float) -> None:
+def test_the_fast_path_of_min_ttl_ends_at_90_percent_of_a_lifetime(stale_from: float, suits_until: float) -> None:
     """It compares `min_ttl` with the rest of that time only, so it serves nobody who asks for more than 90 %."""
     state, begins_at = State(policy=POLICY), 100.0
     when = Moments(begins_at + stale_from, begins_at + 3570.0, begins_at + 3600.0)
     state.take(Token("made-up-access", DATE, 4), when, lifetime=3600.0, ttl=3590.0, version=None)
-    assert state.fresh_until == pytest.approx(begins_at + fresh_until)
+    assert state.fresh_until == begins_at + stale_from
+    assert state.suits_until == pytest.approx(begins_at + suits_until)
 
 
 def test_a_token_is_taken() -> None:
@@ -94,7 +95,7 @@ def test_a_closed_state_serves_nothing() -> None:
     state = backing_off()
     state.close()
     assert (state.phase(0.0), state.current, state.token, state.backoff) == ("closed", None, None, None)
-    assert (state.fresh_until, state.renewal_due()) == (NEVER, None)
+    assert (state.fresh_until, state.suits_until, state.renewal_due()) == (NEVER, NEVER, None)
     state.take(Token("made-up-access", DATE, 5), MOMENTS, lifetime=3600.0, ttl=3590.0, version="version-2")
     assert (state.phase(0.0), state.current, state.token, state.generation) == ("closed", None, None, 5)
     assert state.fresh_until == NEVER
