@@ -55,7 +55,8 @@ class TokenStore(Protocol):
 
     An operation that takes longer than half a second counts as a failure. A store may have two more attributes:
 
-    - `operation_timeout`: the seconds that an operation may take, if half a second is not enough.
+    - `operation_timeout`: the seconds that an operation may take, if half a second is not enough. It is read when a
+      manager opens the store.
     - `max_concurrent`: the number of operations that it gets at a time, by default 8. A store that works on a few at a
       time, and lets the others wait, needs it.
     """

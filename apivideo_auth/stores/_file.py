@@ -51,7 +51,10 @@ class FileStore:
     max_concurrent = 1
     """The store has one thread."""
     operation_timeout = 0.5
-    """Seconds that an operation may take before the store counts as down. A slow disk may need more."""
+    """Seconds that an operation may take before the store counts as down: 0.5, or more for a slow disk.
+
+    It is read when a manager opens the store.
+    """
 
     def __init__(self, directory: "str | os.PathLike[str] | None" = None) -> None:
         require_packages("a FileStore", "file", "filelock", "platformdirs", "cryptography")
@@ -80,7 +83,8 @@ class FileStore:
             # A fork copies the queue of the parent process, but not its thread.
             self._thread, self._process = FileThread(), os.getpid()
         name = account if _FILE_NAME.fullmatch(account) else fingerprint(account)
-        return FileSlot(RecordFile(self._directory, name), self._thread, clock=clock, on_damage=on_damage)
+        file = RecordFile(self._directory, name, timeout=self.operation_timeout)
+        return FileSlot(file, self._thread, clock=clock, on_damage=on_damage)
 
 
 def _absolute(directory: object) -> Path:

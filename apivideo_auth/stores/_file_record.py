@@ -17,8 +17,8 @@ from apivideo_auth._record import Record, SharedToken
 from apivideo_auth._secrets import SecretBytes, fingerprint
 from apivideo_auth.stores._json import MAX_SIZE, record_from_json, record_to_json
 
-LOCK_TIMEOUT: Final = 0.35
-"""Seconds that an operation waits for the lock. The rest of its 0.5 seconds is for the disk."""
+LOCK_FRACTION: Final = 0.7
+"""The part of its time that an operation waits for the lock. The rest is for the disk."""
 LOCK_POLL_INTERVAL: Final = 0.005
 """Seconds between attempts to get the lock. It is held for about a millisecond at a time."""
 
@@ -50,6 +50,8 @@ class FileAnswer(Generic[_Answer]):
 class RecordFile:
     """The record in `directory` under `name`, its lock file, and a temporary file while the record is replaced.
 
+    An operation may take `timeout` seconds.
+
     The directory is created by the first write, with mode 0700; the files have mode 0600. A directory that others can
     access, or that belongs to another user, is refused and not changed. Every failure is a `TokenStoreError`.
 
@@ -58,8 +60,9 @@ class RecordFile:
     No copy is kept, since it may contain secrets.
     """
 
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(self, directory: Path, name: str, *, timeout: float) -> None:
         self._directory = directory
+        self._lock_timeout = LOCK_FRACTION * timeout
         self._path = directory / f"{name}.json"
         self._lock_path = directory / f"{name}.lock"
         # All writers use one name: a writer that holds the lock and finds this file knows that its writer has died.
@@ -130,7 +133,7 @@ class RecordFile:
         # A new lock each time: a FileLock can be taken again by its owner, and belongs to the process that made it.
         lock = FileLock(self._lock_path, mode=0o600, **options)
         try:
-            lock.acquire(timeout=LOCK_TIMEOUT, poll_interval=LOCK_POLL_INTERVAL)
+            lock.acquire(timeout=self._lock_timeout, poll_interval=LOCK_POLL_INTERVAL)
         except Timeout:
             raise TokenStoreError(
                 f"the token store in {self._directory} is busy: another process holds its lock"

@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from apivideo_auth.stores import _file_record
+from apivideo_auth.stores import FileStore
 from apivideo_auth.stores._account import FailoverAccount
 from apivideo_auth.stores.redis import _client, _connection, _subscription
 
@@ -18,7 +18,7 @@ def set_operation_timeout(
     """Set the time limit of store operations in this process."""
     for module in (_client, _connection, _subscription):
         set_attribute(module, "BUDGET", seconds)
-    set_attribute(_file_record, "LOCK_TIMEOUT", seconds)
+    set_attribute(FileStore, "operation_timeout", seconds)
     for method in vars(FailoverAccount).values():
         defaults = getattr(method, "__kwdefaults__", None) or {}
         if "limit" in defaults:
