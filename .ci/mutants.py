@@ -34,6 +34,8 @@ def main() -> None:
         mutmut("run", "--max-children", str(options.max_children), folder=folder)
         results = mutmut("results", "--all", "true", folder=folder, quiet=True)
         fates += re.findall(r"^ *(\S+): (.+)$", results, re.MULTILINE)
+    if not fates:
+        sys.exit("mutmut listed no mutants")
     print("\n".join(f"{fate}: {mutant}" for mutant, fate in fates if fate not in KILLED))
     modules = {mutant: mutant.rpartition(".")[0] for mutant, _ in fates}
     for module in (*sorted(set(modules.values())), "all"):

@@ -251,6 +251,8 @@ async def rejected(kind: Kind, endpoint: Endpoint, size: Size) -> Figures:
         await endpoint.revoke()
         await endpoint.reset()
         answers = await asyncio.gather(*(peer.get() for _ in range(size.rejected_requests)), return_exceptions=True)
+        if failed := [answer for answer in answers if isinstance(answer, BaseException)]:
+            raise failed[0]
         renewals.append(await endpoint.calls())
         succeeded.append(answers.count(200) / size.rejected_requests * 100)
         await peer.close()
