@@ -6,6 +6,7 @@ import inspect
 import os
 import signal
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -21,6 +22,7 @@ from tests.support.time_limits import set_operation_timeout
 
 API_KEY = "made-up-api-key"
 LONG_OPERATION_TIMEOUT = 20.0
+ROOT = Path(__file__).parent.parent
 # They run many times, or in many processes, what other tests run once.
 UNMEASURED = (
     "tests/exhaustive/",
@@ -59,6 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "virtual_time: run in an event loop whose time is virtual")
     config.addinivalue_line("markers", "real_limits: keep the time limits of store operations")
     config.addinivalue_line("markers", "slow: takes long, and runs only with --slow")
+    files = [name.partition("::")[0].removesuffix("/") for name in UNMEASURED]
+    assert all(any(ROOT.glob(f"{name}*")) for name in files), "UNMEASURED names files that do not exist"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

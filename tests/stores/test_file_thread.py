@@ -110,7 +110,7 @@ async def test_a_cancelled_closing_still_ends_the_thread(workers):
     slot = workers.slot()
     await slot.read()
     gate = threading.Event()
-    slot._thread.submit(lambda: gate.wait(10))
+    slot._thread.submit(lambda: gate.wait(60))
     thread = slot._thread._thread
     closing = asyncio.create_task(slot.close())
     await asyncio.sleep(0)
@@ -147,19 +147,19 @@ def test_jobs_run_one_after_another_in_one_thread() -> None:
         ran.append((number, threading.get_ident()))
         if waits:
             began.set()
-            assert gate.wait(10)
+            assert gate.wait(60)
 
     hold = threading.Event()
-    first = thread.submit(lambda: hold.wait(10))
+    first = thread.submit(lambda: hold.wait(60))
     jobs = [thread.submit(lambda: work(1)), thread.submit(lambda: work(2, waits=True))]
     hold.set()
-    assert first.result(10)
-    assert began.wait(10)
+    assert first.result(60)
+    assert began.wait(60)
     # The thread has ended two jobs, and works on the third one.
     jobs.append(thread.submit(lambda: work(3)))
     gate.set()
     for job in jobs:
-        job.result(10)
+        job.result(60)
     assert [number for number, _ in ran] == [1, 2, 3]
     assert len({ident for _, ident in ran}) == 1
     assert thread._thread.name == "apivideo-auth-files"
@@ -184,10 +184,10 @@ async def test_draining_waits_for_the_end_of_the_thread(monkeypatch: pytest.Monk
 async def test_draining_does_not_wait_for_later_jobs() -> None:
     """A job that was queued meanwhile, by another worker, holds neither the drain nor the event loop up."""
     thread, gate, later = FileThread(), threading.Event(), threading.Event()
-    thread.submit(lambda: gate.wait(10))
+    thread.submit(lambda: gate.wait(60))
     draining = asyncio.create_task(thread.drain())
     await asyncio.sleep(0)
-    job = thread.submit(lambda: later.wait(5))
+    job = thread.submit(lambda: later.wait(60))
     gate.set()
     await draining
     later.set()

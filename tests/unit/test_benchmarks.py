@@ -53,7 +53,6 @@ def test_the_hot_path_is_measured_with_each_argument(url: str) -> None:
     """The hot path has a ratio for the plain call, and for those with `min_ttl` and `rejected`."""
     found = measure("hot", url)
     assert [*found] == ["hot", "hot min_ttl=60", "hot rejected=old"]
-    assert all(figure["least"] > 0 for figure in found.values())
 
 
 def test_cold_callers_make_one_call(url: str) -> None:
